@@ -1,0 +1,15 @@
+"""Weight files: reading the official single files and diffusers folders, strictly, and writing the former."""
+
+from openltx.checkpoints.fingerprint import fingerprint
+from openltx.checkpoints.load import load_bundle, load_transformer, load_vae
+from openltx.checkpoints.single_file import FileReport, inspect_file, save_single_file
+
+__all__ = [
+    "FileReport",
+    "fingerprint",
+    "inspect_file",
+    "load_bundle",
+    "load_transformer",
+    "load_vae",
+    "save_single_file",
+]

@@ -1,0 +1,245 @@
+"""Folders in the diffusers layout: ``transformer/`` and ``vae/``, each a config.json and safetensors, whole or sharded.
+
+Read only. The tensors get their official names through ``checkpoints.keys``; the configs are translated here.
+"""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+from openltx.checkpoints.config import Json, is_causal_release
+from openltx.checkpoints.header import StoredTensor, read_header
+from openltx.checkpoints.keys import TRANSFORMER_TABLE, vae_table
+from openltx.errors import CheckpointError
+from openltx.flow.schedule import Schedule
+from openltx.models.transformer import TransformerConfig
+from openltx.models.vae.autoencoder import Block, BlockKind, VAEConfig
+
+Tensors = dict[str, StoredTensor]
+
+
+def transformer_source(folder: Path) -> tuple[TransformerConfig, Tensors]:
+    """Configuration and tensors (official names) of a folder's transformer.
+
+    Whether positions are causal is not in diffusers' config: the VAE beside the transformer tells, and without one
+    they are, as in all releases since 0.9.5.
+    """
+    part = _part(folder, "transformer", "LTXVideoTransformer3DModel")
+    config = transformer_config(_read_json(part / "config.json"))
+    vae = part.parent / "vae" / "config.json"
+    if vae.is_file():
+        config = replace(config, causal_positions=is_causal_release(vae_config(_read_json(vae))))
+    return config, TRANSFORMER_TABLE.inverse.apply(_tensors(part))
+
+
+def vae_source(folder: Path) -> tuple[VAEConfig, Tensors]:
+    """Configuration and tensors (official names) of a folder's VAE."""
+    part = _part(folder, "vae", "AutoencoderKLLTXVideo")
+    config = vae_config(_read_json(part / "config.json"))
+    return config, vae_table(config).inverse.apply(_tensors(part))
+
+
+def schedule(folder: Path) -> Schedule | None:
+    """The folder's inference schedule, or None if it has no ``scheduler/``.
+
+    Diffusers shifts by token count where it says so (0.9.0, 0.9.1), and its pipeline supplies linear-quadratic times
+    where it does not.
+    """
+    path = folder / "scheduler" / "scheduler_config.json"
+    if not path.is_file():
+        return None
+    config = _read_json(path)
+    if not config.get("use_dynamic_shifting"):
+        return Schedule(kind="linear_quadratic", terminal=None)
+    return Schedule(
+        kind="uniform",
+        shift="tokens",
+        shift_low=(config["base_image_seq_len"], config["base_shift"]),
+        shift_high=(config["max_image_seq_len"], config["max_shift"]),
+        terminal=config.get("shift_terminal"),
+    )
+
+
+def transformer_config(config: Json) -> TransformerConfig:
+    """Our configuration of diffusers' ``transformer/config.json``."""
+    _require("transformer", config, _TRANSFORMER_FIXED)
+    given = _TRANSFORMER_DEFAULTS | config
+    ours = TransformerConfig(
+        num_layers=given["num_layers"],
+        num_heads=given["num_attention_heads"],
+        head_dim=given["attention_head_dim"],
+        caption_channels=given["caption_channels"],
+        in_channels=given["in_channels"],
+        out_channels=given["out_channels"] or given["in_channels"],
+        norm_eps=given["norm_eps"],
+    )
+    if given["cross_attention_dim"] != ours.width:
+        raise CheckpointError(
+            f"The transformer config says cross_attention_dim={given['cross_attention_dim']} beside {ours.num_heads} "
+            f"heads of {ours.head_dim}; openltx needs them to agree ({ours.width})."
+        )
+    return ours
+
+
+def vae_config(config: Json) -> VAEConfig:
+    """Our configuration of diffusers' ``vae/config.json``."""
+    _require("vae", config, _VAE_FIXED)
+    given = _VAE_DEFAULTS | config
+    return VAEConfig(
+        encoder_blocks=_encoder_blocks(given),
+        decoder_blocks=_decoder_blocks(given),
+        latent_channels=given["latent_channels"],
+        patch_size=given["patch_size"],
+        encoder_base_channels=given["block_out_channels"][0],
+        decoder_base_channels=given["decoder_block_out_channels"][0] // given["upsample_factor"][0],
+        timestep_conditioning=given["timestep_conditioning"],
+        causal_decoder=given["decoder_causal"],
+    )
+
+
+def _encoder_blocks(given: Json) -> tuple[Block, ...]:
+    widths, layers = given["block_out_channels"], given["layers_per_block"]
+    residual = given["down_block_types"][-1] == "LTXVideo095DownBlock3D"
+    blocks = []
+    for i, width in enumerate(widths[:-1] if residual else widths):
+        wider = widths[min(i + 1, len(widths) - 1)]
+        blocks.append(Block(kind="res_x", num_layers=layers[i]))
+        scaled = given["spatio_temporal_scaling"][i]
+        if residual and scaled:
+            kind = _look_up("downsample_type", given["downsample_type"][i])
+            blocks.append(Block(kind=kind, multiplier=wider // width))
+        elif scaled:
+            blocks.append(Block(kind="compress_all"))
+        if not residual and wider != width:
+            blocks.append(Block(kind="res_x_y", multiplier=wider // width))
+    return (*blocks, Block(kind="res_x", num_layers=layers[-1]))
+
+
+def _decoder_blocks(given: Json) -> tuple[Block, ...]:
+    """Built from the latents outwards, as diffusers does, then listed from the output side, as we do."""
+    widths, layers, noise = (
+        given[key][::-1] for key in ("decoder_block_out_channels", "decoder_layers_per_block", "decoder_inject_noise")
+    )
+    scaled, residual, factors = (
+        given[key][::-1] for key in ("decoder_spatio_temporal_scaling", "upsample_residual", "upsample_factor")
+    )
+    blocks = [Block(kind="res_x", num_layers=layers[0], inject_noise=noise[0])]
+    width = widths[0]
+    for i, out in enumerate(widths):
+        entering, width = width // factors[i], out // factors[i]
+        if entering != width:
+            blocks.append(Block(kind="res_x_y", multiplier=entering // width, inject_noise=noise[i + 1]))
+        if scaled[i]:
+            blocks.append(Block(kind="compress_all", multiplier=factors[i], residual=residual[i]))
+        blocks.append(Block(kind="res_x", num_layers=layers[i + 1], inject_noise=noise[i + 1]))
+    return tuple(reversed(blocks))
+
+
+def _look_up(key: str, value: str) -> BlockKind:
+    if value not in _DOWN_KINDS:
+        raise CheckpointError(f"The vae config says {key}={value!r}; openltx knows {', '.join(_DOWN_KINDS)}.")
+    return _DOWN_KINDS[value]
+
+
+def _require(section: str, config: Json, fixed: Json) -> None:
+    for key, only in fixed.items():
+        if config.get(key, only) != only:
+            raise CheckpointError(
+                f"The {section} config says {key}={config[key]!r}; openltx builds {key}={only!r} only, which is what "
+                "every release has."
+            )
+
+
+def _part(folder: Path, name: str, class_name: str) -> Path:
+    """The sub-folder of a network, or ``folder`` itself if it is that sub-folder."""
+    for part in (folder / name, folder):
+        if (part / "config.json").is_file() and _read_json(part / "config.json").get("_class_name") == class_name:
+            return part
+    raise CheckpointError(
+        f"{folder} holds no {name} in the diffusers layout: {name}/config.json with _class_name {class_name} is "
+        "missing. Give the folder that has transformer/ and vae/ in it, or a .safetensors file."
+    )
+
+
+def _tensors(part: Path) -> Tensors:
+    """The tensors of a network's folder: one file, or the shards that its index names."""
+    index = part / f"{_WEIGHTS}.index.json"
+    if not index.is_file():
+        return read_header(part / _WEIGHTS).tensors
+    where = _read_json(index).get("weight_map")
+    if not isinstance(where, dict):
+        raise CheckpointError(f'{index} has no "weight_map", which says in which file a tensor is.')
+    shards = {file: read_header(part / file).tensors for file in sorted(set(where.values()))}
+    for name, file in where.items():
+        if name not in shards[file]:
+            raise CheckpointError(f"{index} says that {name} is in {file}, and it is not. Download both again.")
+    listed = {name for tensors in shards.values() for name in tensors}
+    if listed != set(where):
+        raise CheckpointError(f"The shards in {part} hold tensors that {index.name} does not list: download it again.")
+    return {name: shards[file][name] for name, file in where.items()}
+
+
+def _read_json(path: Path) -> Json:
+    try:
+        config = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path} cannot be read as JSON: {error}.") from error
+    if not isinstance(config, dict):
+        raise CheckpointError(f"{path} is not a JSON object.")
+    return config
+
+
+_WEIGHTS = "diffusion_pytorch_model.safetensors"
+
+_DOWN_KINDS: dict[str, BlockKind] = {
+    "conv": "compress_all",
+    "spatial": "compress_space_res",
+    "temporal": "compress_time_res",
+    "spatiotemporal": "compress_all_res",
+}
+
+_TRANSFORMER_DEFAULTS: Json = {
+    "in_channels": 128,
+    "out_channels": 128,
+    "num_attention_heads": 32,
+    "attention_head_dim": 64,
+    "cross_attention_dim": 2048,
+    "num_layers": 28,
+    "norm_eps": 1e-6,
+    "caption_channels": 4096,
+}
+_TRANSFORMER_FIXED: Json = {
+    "patch_size": 1,
+    "patch_size_t": 1,
+    "activation_fn": "gelu-approximate",
+    "qk_norm": "rms_norm_across_heads",
+    "norm_elementwise_affine": False,
+    "attention_bias": True,
+    "attention_out_bias": True,
+}
+
+_VAE_DEFAULTS: Json = {
+    "latent_channels": 128,
+    "block_out_channels": [128, 256, 512, 512],
+    "down_block_types": ["LTXVideoDownBlock3D"] * 4,
+    "layers_per_block": [4, 3, 3, 3, 4],
+    "spatio_temporal_scaling": [True, True, True, False],
+    "downsample_type": ["conv"] * 4,
+    "decoder_block_out_channels": [128, 256, 512, 512],
+    "decoder_layers_per_block": [4, 3, 3, 3, 4],
+    "decoder_spatio_temporal_scaling": [True, True, True, False],
+    "decoder_inject_noise": [False] * 5,
+    "upsample_residual": [False] * 4,
+    "upsample_factor": [1] * 4,
+    "timestep_conditioning": False,
+    "patch_size": 4,
+    "decoder_causal": False,
+}
+_VAE_FIXED: Json = {
+    "in_channels": 3,
+    "out_channels": 3,
+    "patch_size_t": 1,
+    "resnet_norm_eps": 1e-6,
+    "scaling_factor": 1.0,
+    "encoder_causal": True,
+}

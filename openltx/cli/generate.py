@@ -1,0 +1,42 @@
+"""``openltx generate``: the flags are the fields of ``GenerationRequest``."""
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from openltx.cli.output import free_name, make, open_generator, require_place_for, save, save_contact_sheet
+from openltx.pipelines.request import GenerationRequest
+from openltx.pipelines.residency import Device
+
+
+def generate(
+    request: Annotated[GenerationRequest, Parameter(name="*")],
+    *,
+    output: Annotated[Path | None, Parameter(name=("--output", "-o"))] = None,
+    contact_sheet: Path | None = None,
+    model: str = "playroom",
+    device: Device = "auto",
+) -> None:
+    """Make a video from a prompt, or from a picture and a prompt.
+
+    What is left open is as the model prefers. The request is embedded in the file: `openltx inspect FILE` shows it.
+
+    Parameters
+    ----------
+    output
+        The file to write: .mp4, .gif, .webp, or .png for single frames. Named after prompt and seed if left out.
+    contact_sheet
+        Also write some frames side by side into this picture.
+    model
+        "playroom" (bundled), or the path of a weight file.
+    device
+        Where to compute; auto takes CUDA, else MPS, else the CPU.
+    """
+    for path in (output, contact_sheet):
+        if path is not None:
+            require_place_for(path)
+    video = make(open_generator(model, device), request)
+    save(video, output or free_name(video.request))
+    if contact_sheet is not None:
+        save_contact_sheet(video, contact_sheet)

@@ -1,0 +1,149 @@
+"""Fill a folder with Playroom clips: several processes, resumable, the same files whatever the number of workers."""
+
+import multiprocessing
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import UInt8
+
+from openltx.data.manifest import (
+    Clip,
+    append_clip,
+    read_manifest,
+    read_world,
+    repair_manifest,
+    write_world,
+)
+from openltx.data.worlds.playroom import captions
+from openltx.data.worlds.playroom.clip import FPS, caption_rng, draw, perform, split_of, truth_of
+from openltx.data.worlds.playroom.render import Renderer
+from openltx.data.worlds.playroom.scene import BACKDROPS, FLOORS, PALETTE, SHAPES
+from openltx.data.worlds.playroom.split import HELDOUT_COMBINATIONS, HELDOUT_SHARE
+from openltx.errors import DataError
+
+VERSION = 1
+SIZE = 128
+KEYFRAME_EVERY, CRF = 8, 8
+_renderer: Renderer | None = None  # one per worker process
+
+
+def generate(
+    out: Path | str, *, clips: int, seed: int, workers: int = 1, progress: Callable[[int, int], None] | None = None
+) -> list[Clip]:
+    """Make clips 0 .. ``clips`` - 1 of the world with this seed in folder ``out``, and its manifest.
+
+    Clips that the manifest already names are kept. ``progress(done, total)`` is called after every clip. Raises
+    ``DataError`` if the folder holds another seed or another version of the world.
+    """
+    folder = Path(out)
+    if clips < 1 or workers < 1:
+        raise DataError(f"A world needs at least one clip and one worker; asked for {clips} and {workers}.")
+    folder.mkdir(parents=True, exist_ok=True)
+    _check_folder(folder, seed)
+    repair_manifest(folder)
+    done = {clip.truth["scene"] for clip in read_manifest(folder)} if (folder / "manifest.jsonl").exists() else set()
+    missing = [index for index in range(clips) if index not in done]
+    write_world(folder, describe(seed, max(clips, len(done))))
+    finished = clips - len(missing)
+    with _results(folder, seed, missing, workers) as results:
+        for clip in results:
+            append_clip(folder, clip)
+            finished += 1
+            if progress:
+                progress(finished, clips)
+    return read_manifest(folder)
+
+
+def make_clip(folder: Path, seed: int, index: int, renderer: Renderer) -> Clip:
+    """Make one clip's video file in the folder (atomically) and return its line for the manifest."""
+    performance = perform(seed, index, renderer.size)
+    frames = draw(performance, renderer)
+    path = f"clips/{index // 1000:03d}/{index:06d}.mp4"
+    encode(folder / path, frames)
+    truth = truth_of(performance, seed, index)
+    rng = caption_rng(seed, index)
+    return Clip(
+        path=path,
+        frames=len(frames),
+        height=renderer.size,
+        width=renderer.size,
+        fps=float(FPS),
+        caption=captions.phrase(truth, rng),
+        split=split_of(seed, index, performance.scene),
+        truth=truth,
+    )
+
+
+def describe(seed: int, clips: int) -> dict[str, Any]:
+    """What ``world.json`` says."""
+    return {
+        "world": "playroom",
+        "version": VERSION,
+        "seed": seed,
+        "clips": clips,
+        "size": SIZE,
+        "fps": FPS,
+        "heldout_share": HELDOUT_SHARE,
+        "heldout_combinations": [list(c) for c in HELDOUT_COMBINATIONS],
+        "palette": {name: list(rgb) for name, rgb in PALETTE.items()},
+        "shapes": list(SHAPES),
+        "floors": list(FLOORS),
+        "backdrops": list(BACKDROPS),
+    }
+
+
+def encode(path: Path, frames: UInt8[np.ndarray, "F H W 3"]) -> None:
+    """Write an MP4 of high quality with full colour resolution and a key frame every eight, so that seeking is quick."""
+    import av
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.stem}.{os.getpid()}.partial.mp4")
+    with av.open(str(partial), "w") as container:
+        options = {
+            "crf": str(CRF),
+            "preset": "fast",
+            "g": str(KEYFRAME_EVERY),
+            "x264-params": "threads=1:log-level=none",
+        }
+        stream = container.add_stream("libx264", rate=Fraction(FPS), options=options)
+        stream.height, stream.width = frames.shape[1:3]
+        stream.pix_fmt = "yuv444p"
+        for frame in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(stream.encode())
+    os.replace(partial, path)
+
+
+def _check_folder(folder: Path, seed: int) -> None:
+    if not (folder / "world.json").exists():
+        return
+    world = read_world(folder)
+    if (world.get("world"), world.get("version"), world.get("seed")) != ("playroom", VERSION, seed):
+        raise DataError(
+            f"{folder} holds the world {world.get('world')} version {world.get('version')} with seed "
+            f"{world.get('seed')}, not playroom version {VERSION} with seed {seed}. Choose another --out."
+        )
+
+
+@contextmanager
+def _results(folder: Path, seed: int, indices: list[int], workers: int) -> Iterator[Iterator[Clip]]:
+    """The clips in the order of their indices, whoever makes them."""
+    jobs = [(folder, seed, index) for index in indices]
+    if workers == 1 or not jobs:
+        yield map(_work, jobs)
+        return
+    os.environ.setdefault("LP_NUM_THREADS", "1")
+    with multiprocessing.get_context("spawn").Pool(workers) as pool:
+        yield pool.imap(_work, jobs, chunksize=4)
+
+
+def _work(job: tuple[Path, int, int]) -> Clip:
+    global _renderer  # noqa: PLW0603 (the context belongs to the process)
+    if _renderer is None:
+        _renderer = Renderer(SIZE)
+    return make_clip(*job, _renderer)

@@ -1,0 +1,1 @@
+"""Measuring: reconstruction quality of the autoencoder, and whether a generated video shows what its prompt says."""

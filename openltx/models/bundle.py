@@ -1,0 +1,28 @@
+"""``LTXModel``: everything that turns a prompt into a video, loaded and named."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from openltx.flow.schedule import Schedule
+from openltx.models.text import TextEncoder
+from openltx.models.transformer import VideoTransformer
+from openltx.models.vae.autoencoder import VideoAutoencoder
+
+
+@dataclass(frozen=True, kw_only=True)
+class LTXModel:
+    """The networks of one checkpoint, and how it wants to be sampled.
+
+    text         None if the checkpoint does not name a text encoder that openltx has
+    schedule     its inference schedule
+    sampling     its default settings (steps, cfg, decode_timestep, frames, ...), empty if it states none
+    fingerprint  the first 16 hexadecimal digits of the SHA-256 of its weight files
+    """
+
+    name: str
+    transformer: VideoTransformer
+    vae: VideoAutoencoder
+    text: TextEncoder | None
+    schedule: Schedule
+    sampling: dict[str, Any] = field(default_factory=dict)
+    fingerprint: str = ""

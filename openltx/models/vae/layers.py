@@ -1,0 +1,238 @@
+"""The parts of the Video-VAE: causal convolution, PixelNorm, residual blocks, and the changes of resolution.
+
+Shapes are ``b c f h w`` throughout, on whatever grid the layer works. Attribute names are the tensor names of the
+released files. Source: LTX-Video paper sections 2.1.1 (timestep conditioning), 2.1.3 (noise injection), 2.1.6.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from jaxtyping import Float
+from torch import Tensor, nn
+
+SpatialPadding = Literal["zeros", "replicate", "reflect"]
+Stride = tuple[int, int, int]
+NoiseMaps = Callable[[int, int], Tensor]
+"""Draws one standard normal map per sample, (b 1 1 h w), for noise injection."""
+
+
+class CausalConv3d(nn.Module):
+    """3 x 3 x 3 convolution whose time padding repeats edge frames.
+
+    Causal: the first frame stands twice before the clip, so that no output sees a later frame and a single frame is
+    a valid clip. Not causal (the decoder): the first and the last frame are repeated once each.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        causal: bool,
+        padding: SpatialPadding = "zeros",
+        stride: Stride = (1, 1, 1),
+    ) -> None:
+        super().__init__()
+        self.causal = causal
+        self.conv = nn.Conv3d(in_channels, out_channels, 3, stride=stride, padding=(0, 1, 1), padding_mode=padding)
+
+    def forward(self, x: Float[Tensor, "b c f h w"]) -> Float[Tensor, "b d f2 h2 w2"]:
+        first, last = x[:, :, :1], x[:, :, -1:]
+        x = torch.cat([first, first, x], 2) if self.causal else torch.cat([first, x, last], 2)
+        return self.conv(x)
+
+
+def pixel_norm(x: Float[Tensor, "b c f h w"]) -> Float[Tensor, "b c f h w"]:
+    """x / rms(x) over the channels of each position."""
+    return x * torch.rsqrt(x.float().square().mean(1, keepdim=True) + 1e-8).to(x.dtype)
+
+
+def sinusoid(t: Float[Tensor, "b"], channels: int = 256) -> Float[Tensor, "b channels"]:
+    """DDPM's embedding of t: cosines, then sines, of t times 10000^(-i / half)."""
+    half = channels // 2
+    frequency = torch.exp(-math.log(10000) * torch.arange(half, device=t.device, dtype=torch.float32) / half)
+    angle = t.float()[:, None] * frequency
+    return torch.cat([angle.cos(), angle.sin()], -1)
+
+
+class TimeEmbedder(nn.Module):
+    """Sinusoid and a two-layer network: the decoder's view of t."""
+
+    def __init__(self, out_channels: int) -> None:
+        super().__init__()
+        self.timestep_embedder = nn.ModuleDict(
+            {"linear_1": nn.Linear(256, out_channels), "linear_2": nn.Linear(out_channels, out_channels)}
+        )
+
+    def forward(self, t: Float[Tensor, "b"]) -> Float[Tensor, "b d"]:
+        linear_1, linear_2 = self.timestep_embedder["linear_1"], self.timestep_embedder["linear_2"]
+        return linear_2(F.silu(linear_1(sinusoid(t).to(linear_1.weight.dtype))))
+
+
+class ChannelLayerNorm(nn.Module):
+    """LayerNorm over the channel axis, with weight and bias."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(channels, eps=1e-6)
+
+    def forward(self, x: Float[Tensor, "b c f h w"]) -> Float[Tensor, "b c f h w"]:
+        return self.norm(x.movedim(1, -1)).movedim(-1, 1)
+
+
+class ResBlock(nn.Module):
+    """norm, (modulate,) SiLU, conv, (noise,) twice, plus the input.
+
+    With timestep conditioning a table and the group's time embedding give (shift, scale) for both norms; with noise
+    injection a per-channel learned multiple of one noise map per sample is added after each convolution.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        causal: bool,
+        padding: SpatialPadding,
+        timestep_conditioning: bool = False,
+        inject_noise: bool = False,
+    ) -> None:
+        super().__init__()
+        self.conv1 = CausalConv3d(in_channels, out_channels, causal=causal, padding=padding)
+        self.conv2 = CausalConv3d(out_channels, out_channels, causal=causal, padding=padding)
+        self.conv_shortcut = nn.Conv3d(in_channels, out_channels, 1) if in_channels != out_channels else None
+        self.norm3 = ChannelLayerNorm(in_channels) if in_channels != out_channels else None
+        self.scale_shift_table = (
+            nn.Parameter(torch.randn(4, in_channels) / in_channels**0.5) if timestep_conditioning else None
+        )
+        self.per_channel_scale1 = nn.Parameter(torch.zeros(in_channels, 1, 1)) if inject_noise else None
+        self.per_channel_scale2 = nn.Parameter(torch.zeros(in_channels, 1, 1)) if inject_noise else None
+
+    def forward(
+        self, x: Float[Tensor, "b c f h w"], embedding: Tensor | None = None, noise: NoiseMaps | None = None
+    ) -> Float[Tensor, "b d f h w"]:
+        shift1 = scale1 = shift2 = scale2 = None
+        if self.scale_shift_table is not None:
+            assert embedding is not None
+            modulation = self.scale_shift_table + rearrange(embedding, "b (four c) -> b four c", four=4)
+            shift1, scale1, shift2, scale2 = modulation.to(x.dtype)[..., None, None, None].unbind(1)
+        y = self.conv1(F.silu(modulate(pixel_norm(x), shift1, scale1)))
+        y = add_noise(y, self.per_channel_scale1, noise)
+        y = self.conv2(F.silu(modulate(pixel_norm(y), shift2, scale2)))
+        y = add_noise(y, self.per_channel_scale2, noise)
+        if self.conv_shortcut is not None and self.norm3 is not None:
+            x = self.conv_shortcut(self.norm3(x))
+        return x + y
+
+
+def modulate(x: Tensor, shift: Tensor | None, scale: Tensor | None) -> Tensor:
+    """x (1 + scale) + shift."""
+    return x if shift is None or scale is None else x * (1 + scale) + shift
+
+
+def add_noise(x: Tensor, scale: Tensor | None, noise: NoiseMaps | None) -> Tensor:
+    """x plus one noise map per sample times a learned factor per channel (paper 2.1.3)."""
+    if scale is None:
+        return x
+    assert noise is not None
+    return x + noise(*x.shape[-2:]).to(x.dtype) * scale[:, None].to(x.dtype)
+
+
+class ResGroup(nn.Module):
+    """``res_x``: residual blocks of one width that share a time embedding."""
+
+    def __init__(
+        self,
+        channels: int,
+        num_layers: int,
+        *,
+        causal: bool,
+        padding: SpatialPadding,
+        timestep_conditioning: bool = False,
+        inject_noise: bool = False,
+    ) -> None:
+        super().__init__()
+        self.time_embedder = TimeEmbedder(4 * channels) if timestep_conditioning else None
+        self.res_blocks = nn.ModuleList(
+            ResBlock(
+                channels,
+                channels,
+                causal=causal,
+                padding=padding,
+                timestep_conditioning=timestep_conditioning,
+                inject_noise=inject_noise,
+            )
+            for _ in range(num_layers)
+        )
+
+    def forward(
+        self, x: Float[Tensor, "b c f h w"], t: Tensor | None = None, noise: NoiseMaps | None = None
+    ) -> Float[Tensor, "b c f h w"]:
+        embedding = self.time_embedder(t) if self.time_embedder is not None else None
+        for block in self.res_blocks:
+            x = block(x, embedding, noise)
+        return x
+
+
+class SpaceToDepth(nn.Module):
+    """Residual downsampling: (conv, then space-to-depth) + (space-to-depth, then mean over channel groups)."""
+
+    def __init__(self, in_channels: int, out_channels: int, stride: Stride, padding: SpatialPadding) -> None:
+        super().__init__()
+        self.stride = stride
+        self.group = in_channels * math.prod(stride) // out_channels
+        self.conv = CausalConv3d(in_channels, out_channels // math.prod(stride), causal=True, padding=padding)
+
+    def forward(self, x: Float[Tensor, "b c f h w"]) -> Float[Tensor, "b d f2 h2 w2"]:
+        if self.stride[0] == 2:
+            x = torch.cat([x[:, :, :1], x], 2)
+        skip = rearrange(space_to_depth(x, self.stride), "b (c g) f h w -> b c g f h w", g=self.group).mean(2)
+        return space_to_depth(self.conv(x), self.stride) + skip
+
+
+class DepthToSpace(nn.Module):
+    """Upsampling by a convolution and a 3D pixel shuffle; the first output frame goes if time is doubled.
+
+    ``multiplier`` divides the channels; with ``residual`` the shuffled input, repeated to the output's width, is added.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        stride: Stride,
+        *,
+        multiplier: int,
+        residual: bool,
+        causal: bool,
+        padding: SpatialPadding,
+    ) -> None:
+        super().__init__()
+        self.stride = stride
+        self.repeats = math.prod(stride) // multiplier
+        self.residual = residual
+        width = math.prod(stride) * in_channels // multiplier
+        self.conv = CausalConv3d(in_channels, width, causal=causal, padding=padding)
+
+    def forward(self, x: Float[Tensor, "b c f h w"]) -> Float[Tensor, "b d f2 h2 w2"]:
+        y = self._shuffle(self.conv(x))
+        return y + self._shuffle(x).repeat(1, self.repeats, 1, 1, 1) if self.residual else y
+
+    def _shuffle(self, x: Tensor) -> Tensor:
+        x = depth_to_space(x, self.stride)
+        return x[:, :, 1:] if self.stride[0] == 2 else x
+
+
+def space_to_depth(x: Tensor, stride: Stride) -> Tensor:
+    """(f p1) (h p2) (w p3) to channels, the new factors innermost."""
+    p1, p2, p3 = stride
+    return rearrange(x, "b c (f p1) (h p2) (w p3) -> b (c p1 p2 p3) f h w", p1=p1, p2=p2, p3=p3)
+
+
+def depth_to_space(x: Tensor, stride: Stride) -> Tensor:
+    """The inverse of ``space_to_depth``."""
+    p1, p2, p3 = stride
+    return rearrange(x, "b (c p1 p2 p3) f h w -> b c (f p1) (h p2) (w p3)", p1=p1, p2=p2, p3=p3)

@@ -1,0 +1,242 @@
+"""One generation, as the paper tells it: prepare, sample, decode.
+
+    text -> context, request -> conditioned tokens      prepare     (paper 2.2 to 2.4)
+    Euler steps of the guided velocity from t = 1       sample      (paper 2.5)
+    tokens -> latents -> the decoder's own last step    decode      (paper 2.1, 3.1)
+
+Text-to-video and image-to-video are the same call; they differ only in which tokens are held clean. With
+``last_step="decoder"`` the sampler stops at t1 = ``decode_timestep`` and the decoder receives z_t1 and t1 (paper 3.1);
+with "renoise" it goes to 0 and the decoder is given a little fresh noise, as the released code does.
+"""
+
+import functools
+import inspect
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Concatenate, ParamSpec
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+import openltx
+from openltx.conditioning import FirstImage, initial_state
+from openltx.errors import CheckpointError, RequestError
+from openltx.flow.guidance import Guidance, guide
+from openltx.flow.path import TokenState, interpolate
+from openltx.flow.solvers import Step, euler
+from openltx.geometry import LatentShape, VideoShape, unpatchify
+from openltx.media.contact_sheet import contact_sheet
+from openltx.media.io import read_image, write_video
+from openltx.media.transforms import crop_to, pad_to, resize_cover, to_frames, to_tensor
+from openltx.models.bundle import LTXModel
+from openltx.models.transformer import Context, distinct_times
+from openltx.noise import randn
+from openltx.pipelines.request import GenerationRequest, Sampling
+
+P = ParamSpec("P")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Video:
+    """A finished video: ``frames`` (F H W 3) uint8, and the resolved ``request`` that makes it again."""
+
+    frames: UInt8[np.ndarray, "F H W 3"]
+    fps: float
+    request: GenerationRequest
+    model: str
+    fingerprint: str
+    seconds_taken: float
+
+    def save(self, path: Path | str) -> Sequence[Path]:
+        """Write to ``path`` by its suffix (.mp4, .gif, .webp, .png) with the request embedded; gives the files written.
+
+        Several frames as .png become ``name-0001.png`` and so on. Raises ``MediaError``; then no file is left behind.
+        """
+        metadata = {
+            "request": self.request.to_json(),
+            "model": self.model,
+            "fingerprint": self.fingerprint,
+            "openltx": openltx.__version__,
+            "seconds_taken": f"{self.seconds_taken:.2f}",
+        }
+        return write_video(path, self.frames, self.fps, metadata)
+
+    def contact_sheet(self, path: Path | str) -> None:
+        """Write some of the frames side by side, captioned with the prompt, as one picture."""
+        contact_sheet([(self.request.prompt, self.frames)]).save(Path(path))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """All that sampling and decoding need, made once from a request."""
+
+    request: GenerationRequest
+    settings: Sampling
+    grid: LatentShape
+    state: TokenState
+    times: Float[Tensor, "steps"]
+    positive: Context
+    negative: Context | None
+    noise: torch.Generator
+
+
+class Generator:
+    """A loaded model, ready to make videos.
+
+    ``Generator(model)(request)`` gives a ``Video``. Its three parts can be called one by one, to show, stop or replace
+    what happens between them: ``prepare(request)``, then ``for step in sample(prepared)``, then
+    ``decode(prepared, step.state)``.
+    """
+
+    def __init__(self, model: LTXModel) -> None:
+        self.model = model
+        weight = next(model.transformer.parameters())
+        self.device, self.dtype = weight.device, weight.dtype
+
+    def __call__(self, request: GenerationRequest, progress: Callable[[Step], None] | None = None) -> Video:
+        """Make one video; ``progress`` is called after each step. Raises ``RequestError`` before any work is done."""
+        started = time.perf_counter()
+        prepared = self.prepare(request)
+        state = prepared.state
+        for step in self.sample(prepared):
+            state = step.state
+            if progress is not None:
+                progress(step)
+        frames = self.decode(prepared, state)
+        return Video(
+            frames=frames,
+            fps=prepared.settings.fps,
+            request=prepared.request,
+            model=self.model.name,
+            fingerprint=self.model.fingerprint,
+            seconds_taken=time.perf_counter() - started,
+        )
+
+    def resolve(self, request: GenerationRequest) -> GenerationRequest:
+        """The request with this model's own settings filled in; raises ``RequestError`` if it cannot be served."""
+        defaults = Sampling(**self.model.sampling)
+        if self.model.vae.config.timestep_conditioning:
+            return request.resolve(defaults)
+        if request.last_step == "decoder" or request.decode_timestep:
+            raise RequestError(
+                f'The VAE of "{self.model.name}" has no timestep conditioning, so its decoder cannot denoise. '
+                "Leave last_step and decode_timestep out."
+            )
+        return request.resolve(replace(defaults, last_step="renoise", decode_timestep=0.0))
+
+    @torch.inference_mode()
+    def prepare(self, request: GenerationRequest) -> Prepared:
+        """Encode the prompt and the picture, and draw the noise."""
+        request = self.resolve(request)
+        settings = request.settings(Sampling())
+        noise = torch.Generator().manual_seed(request.seed or 0)
+        grid = settings.shape.padded().latent()
+
+        items = [] if request.image is None else [self._first_image(request, settings.shape)]
+        channels = self.model.transformer.config.in_channels
+        start = randn((1, grid.num_tokens, channels), noise, device=self.device, dtype=torch.float32)
+        causal = self.model.transformer.config.causal_positions
+        state = initial_state(start, grid, settings.fps, items, causal=causal)
+        return Prepared(
+            request=request,
+            settings=settings,
+            grid=grid,
+            state=state,
+            times=self.model.schedule.times(settings.steps, grid.num_tokens),
+            positive=self._context(request.prompt, state),
+            negative=self._context(request.negative, state) if settings.cfg > 1 else None,
+            noise=noise,
+        )
+
+    def sample(self, prepared: Prepared) -> Iterator[Step]:
+        """The solver's steps; the last one's state is z_0, or z_t1 for ``last_step="decoder"``."""
+        settings = prepared.settings
+        guidance = Guidance(cfg=settings.cfg, rescale=settings.rescale)
+        transformer = self.model.transformer
+        levels, index = distinct_times(1 - prepared.state.strength)
+
+        @torch.inference_mode()
+        def velocity(state: TokenState, t: float) -> Tensor:
+            times = levels.clamp(max=t)  # every token's own time, min(t, 1 - strength)
+            positive = transformer.step(state.tokens, times, index, prepared.positive)
+            if prepared.negative is None:
+                return positive
+            return guide(positive, transformer.step(state.tokens, times, index, prepared.negative), guidance)
+
+        stop_at = settings.decode_timestep if settings.last_step == "decoder" else None
+        return euler(velocity, prepared.state, prepared.times, stop_at=stop_at)
+
+    @torch.inference_mode()
+    def decode(self, prepared: Prepared, state: TokenState) -> UInt8[np.ndarray, "F H W 3"]:
+        """Tokens to frames of the requested size; any step's state will do (a preview of the video so far)."""
+        settings, vae = prepared.settings, self.model.vae
+        noise = prepared.noise.clone_state()  # a preview must not change the video that follows
+        t = settings.decode_timestep if vae.config.timestep_conditioning else None
+        if settings.last_step == "decoder":
+            tokens, noise_scale = _raise_to_level(state, settings.decode_timestep, noise), 0.0
+        else:
+            tokens, noise_scale = state.targets, settings.decode_noise_scale
+        latents = unpatchify(tokens, prepared.grid).to(next(vae.parameters()).dtype)
+        video = vae.decode(latents, t=t, noise_scale=noise_scale, generator=noise)
+        frames = to_frames(video[0, :, : settings.frames].float())
+        return crop_to(frames, settings.height, settings.width)
+
+    def _context(self, prompt: str, state: TokenState) -> Context:
+        if self.model.text is None:
+            raise CheckpointError(
+                f'The model "{self.model.name}" names no text encoder that openltx has, so it cannot read a prompt.'
+            )
+        text = self.model.text.encode([prompt.strip()])
+        embeddings = text.embeddings.to(self.device, self.dtype)
+        return self.model.transformer.prepare(state.positions, embeddings, text.mask.to(self.device))
+
+    def _first_image(self, request: GenerationRequest, shape: VideoShape) -> FirstImage:
+        """The request's picture as latents: scaled and cropped to the size, then padded to the grid with mid-grey."""
+        image = resize_cover(read_image(request.image or ""), shape.height, shape.width)
+        padded = shape.padded()
+        pixels = to_tensor(pad_to(image, padded.height, padded.width)[None])[None]
+        weight = next(self.model.vae.parameters())
+        latents = self.model.vae.encode(pixels.to(weight.device, weight.dtype))
+        return FirstImage(latents=latents.float(), strength=request.image_strength)
+
+
+def _takes_fields_of(
+    make_request: Callable[P, GenerationRequest],
+) -> Callable[[Callable[[LTXModel, GenerationRequest], Video]], Callable[Concatenate[LTXModel, P], Video]]:
+    """Let a function of (model, request) be called with the request's fields, so that they are listed only once."""
+
+    def decorate(call: Callable[[LTXModel, GenerationRequest], Video]) -> Callable[Concatenate[LTXModel, P], Video]:
+        @functools.wraps(call)
+        def with_fields(model: LTXModel, /, *args: P.args, **kwargs: P.kwargs) -> Video:
+            return call(model, make_request(*args, **kwargs))
+
+        own, *_ = inspect.signature(call).parameters.values()
+        fields = inspect.signature(make_request).parameters.values()
+        with_fields.__signature__ = inspect.Signature([own, *fields], return_annotation=Video)  # pyright: ignore[reportAttributeAccessIssue]
+        return with_fields
+
+    return decorate
+
+
+@_takes_fields_of(GenerationRequest)
+def generate(model: LTXModel, request: GenerationRequest) -> Video:
+    """Make one video. The arguments behind the model are the fields of ``GenerationRequest``.
+
+    Example: ``generate(model, "a red ball bounces on a checkered floor", seed=7).save("ball.mp4")``.
+    """
+    return Generator(model)(request)
+
+
+def _raise_to_level(state: TokenState, t: float, noise: torch.Generator) -> Float[Tensor, "b n c"]:
+    """The video's tokens, all at noise level ``t``: those that were held cleaner get their missing noise.
+
+    The decoder is told one t for the whole video, so a first frame that was held at t = 0 must come to it as z_t too.
+    """
+    fresh = randn(state.tokens.shape, noise, device=state.tokens.device, dtype=state.tokens.dtype)
+    noised = interpolate(state.clean, fresh, state.tokens.new_full((len(state.tokens),), t))
+    tokens = torch.where((1 - state.strength < t)[..., None], noised, state.tokens)
+    return replace(state, tokens=tokens).targets

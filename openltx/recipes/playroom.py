@@ -1,0 +1,86 @@
+"""The bundled model, from nothing: a small LTX-Video that knows the Playroom world.
+
+What       the paper's architecture at 1/60 of its size: Video-VAE (32 x 32 x 8 pixels to one token of 128 channels) and
+           transformer, on procedural 128 x 128 clips of 25 to 49 frames at 24 fps
+Source     LTX-Video, sections 2.1 to 2.5; what differs is named at each setting
+Command    runs/playroom.sh
+"""
+
+from pathlib import Path
+
+from openltx.data.datasets import Stage
+from openltx.models.transformer import TransformerConfig
+from openltx.models.vae.autoencoder import Block, VAEConfig
+from openltx.training.config import OptimConfig, RunConfig
+from openltx.training.flow import FlowConfig
+from openltx.training.vae import VAELossConfig
+
+VAE = VAEConfig(
+    encoder_base_channels=32,
+    decoder_base_channels=32,
+    timestep_conditioning=True,
+    encoder_blocks=(
+        Block("res_x", 2),
+        Block("compress_space_res", multiplier=2),
+        Block("res_x", 2),
+        Block("compress_time_res", multiplier=2),
+        Block("res_x", 2),
+        Block("compress_all_res"),
+        Block("res_x", 2),
+        Block("compress_all_res"),
+        Block("res_x", 2),
+    ),
+    decoder_blocks=(
+        Block("res_x", 3),
+        Block("compress_all", residual=True, multiplier=2),
+        Block("res_x", 3),
+        Block("compress_all", residual=True, multiplier=2),
+        Block("res_x", 2),
+        Block("compress_all", residual=True),
+        Block("res_x", 2),
+    ),
+)
+
+TRANSFORMER = TransformerConfig(num_layers=8, num_heads=5, head_dim=64, caption_channels=384)
+
+VAE_STAGES = (
+    Stage(until=1200, clips=8, frames=1, per_clip=2),
+    Stage(until=2000, clips=6, frames=9),
+    Stage(until=10**9, clips=4, frames=17),
+)
+VAE_STEPS = 5000
+VAE_LOSSES = VAELossConfig(freeze_statistics_from=4000)
+VAE_OPTIM = OptimConfig(
+    kind="muon", lr=3e-4, muon_lr=0.01, betas=(0.9, 0.98), schedule="trapezoid", warmup=50, cooldown=0.3
+)
+
+FLOW = FlowConfig()
+FLOW_STEPS = 8000
+FLOW_OPTIM = OptimConfig(
+    kind="muon", lr=5e-4, muon_lr=0.01, betas=(0.9, 0.98), schedule="trapezoid", warmup=100, cooldown=0.3
+)
+
+SAMPLING = {
+    "frames": 49, "width": 128, "height": 128, "fps": 24.0,
+    "steps": 30, "cfg": 3.0, "rescale": 0.0,
+    "last_step": "decoder", "decode_timestep": 0.05, "decode_noise_scale": 0.025,
+}  # fmt: skip
+
+SAMPLE_PROMPTS = (
+    "A small red rubber ball drops onto a wooden floor and bounces",
+    "A large blue cube slides to the left on a checkered floor",
+    "a green cylinder topples over on a white marble floor",
+    "A yellow ball rolls to the right and hits a purple cube",
+    "a pink cone stays still while the camera zooms in",
+    "A large orange ball swings on a string",
+)
+
+
+def vae_run(out: Path) -> RunConfig:
+    """The loop settings of the VAE."""
+    return RunConfig(steps=VAE_STEPS, out=out, ema_decay=0.998, sample_every=250, log_every=10)
+
+
+def flow_run(out: Path) -> RunConfig:
+    """The loop settings of the transformer."""
+    return RunConfig(steps=FLOW_STEPS, out=out, ema_decay=0.999, sample_every=500, log_every=10)

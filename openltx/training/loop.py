@@ -1,0 +1,323 @@
+"""The training loop. It knows nothing of video: a task hands it phases and batches, and a step runs each phase once.
+
+    @dataclass(frozen=True, kw_only=True)
+    class Phase:
+        name: str
+        parameters: Sequence[nn.Parameter]            # all that this phase trains
+        optim: OptimConfig
+        loss: Callable[[batch, step: int, torch.Generator], tuple[Tensor, Mapping[str, float | Tensor]]]
+        muon_parameters: Sequence[nn.Parameter] = ()  # those of them for Muon when optim.kind == "muon"
+
+    class Task(Protocol):
+        name: str
+        module: nn.Module                  # all trained parameters, and every buffer that must survive a resume
+        phases: Sequence[Phase]
+        settings: Mapping[str, object]     # what the task was built from; compared on resume
+        def batch(self, step: int, micro: int) -> object                 # pure; runs in a background thread
+        def on_step(self, step: int) -> None                             # before each step: schedules, freezing
+        def write_samples(self, folder: Path, step: int, ema: bool) -> Mapping[str, float] | None
+
+    run(task, RunConfig(steps=1000, out=Path("runs/x")), resume="auto", allow_changes=False) -> Outcome
+
+What a step sees is a function of the saved state and of (seed, step) only: `batch` and the generators are pure in them
+(`randomness.derived_generator(seed, "batch", step, micro)`), and torch's, numpy's and Python's global generators are
+seeded anew at each step. So a run that is killed and started again repeats the uninterrupted one bit for bit at the
+same thread count. Steps count from 0 in calls; logs and checkpoints name the number of completed steps.
+
+The loss runs under bf16 autocast (if set) on float32 weights; compute losses in float32 (`x.float()`). While a phase
+runs, parameters of other phases do not require gradients. `write_samples` runs in eval mode without gradients,
+with averaged (`ema`) or raw weights; the numbers that it returns go to evaluations.jsonl.
+"""
+
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+
+from openltx.errors import RunError
+from openltx.training.batches import Batches
+from openltx.training.config import FREE_FIELDS, OptimConfig, RunConfig, as_json, changed_fields, optim_config_from_json
+from openltx.training.interruption import StopReason, StopRequest
+from openltx.training.metrics import Recorder
+from openltx.training.optim import ExponentialAverage, PhaseOptimizer
+from openltx.training.randomness import derived_generator, seed_global_generators
+from openltx.training.state import (
+    Checkpoint,
+    discard_partial_checkpoints,
+    exclusive_run,
+    list_checkpoints,
+    load_checkpoint,
+    save_checkpoint,
+    write_json,
+)
+
+PhaseLoss = Callable[[Any, int, torch.Generator], tuple[Tensor, Mapping[str, float | Tensor]]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Phase:
+    """Parameters that are trained together on one loss."""
+
+    name: str
+    parameters: Sequence[nn.Parameter]
+    optim: OptimConfig
+    loss: PhaseLoss
+    muon_parameters: Sequence[nn.Parameter] = ()
+
+
+@runtime_checkable
+class Task(Protocol):
+    """What is learned: see the head of this file."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def module(self) -> nn.Module: ...
+    @property
+    def phases(self) -> Sequence[Phase]: ...
+    @property
+    def settings(self) -> Mapping[str, object]: ...
+    def batch(self, step: int, micro: int) -> object: ...
+    def on_step(self, step: int) -> None: ...
+    def write_samples(self, folder: Path, step: int, ema: bool) -> Mapping[str, float] | None: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """How far a call of `run` came and why it ended."""
+
+    step: int
+    reason: StopReason | Literal["finished"]
+
+
+@dataclass(kw_only=True)
+class Learner:
+    """A task with its optimizers, its averaged weights and the number of completed steps."""
+
+    task: Task
+    config: RunConfig
+    phases: Sequence[Phase]  # of the task, asked for once
+    optimizers: Mapping[str, PhaseOptimizer]
+    ema: ExponentialAverage
+    step: int = 0
+    seconds: float = 0.0
+
+
+def run(
+    task: Task, config: RunConfig, *, resume: Literal["auto", "new"] = "auto", allow_changes: bool = False
+) -> Outcome:
+    """Train until `config.steps`, or until time, a signal or a file STOP in `config.out` ends it with a checkpoint.
+
+    resume "auto" goes on from the newest checkpoint in `config.out` if there is one; "new" refuses to. Settings that
+    differ from the checkpoint's raise RunError unless `allow_changes`; so do a loss or gradient that is not finite.
+    """
+    with exclusive_run(config.out), _thread_count(config.threads):
+        learner = _new_learner(task, config)
+        _restore(learner, resume, allow_changes)
+        write_json(config.out / "run.json", _settings(task, config))
+        with Recorder(config, learner.step, learner.seconds) as recorder, StopRequest(config) as stop:
+            reason = _train(learner, recorder, stop)
+            if reason != "finished":
+                recorder.say(
+                    f"stopped ({reason}) after {learner.step} of {config.steps} steps; "
+                    f"the same command goes on from {config.out}"
+                )
+        return Outcome(step=learner.step, reason=reason)
+
+
+def step(learner: Learner, batches: Iterable[object]) -> dict[str, float]:
+    """One training step: each phase once over the `accumulate` batches; returns what to log."""
+    task, config, index = learner.task, learner.config, learner.step
+    seed_global_generators(config.seed, index)
+    task.on_step(index)
+    logs: dict[str, float] = {}
+    if len(learner.phases) > 1:
+        batches = list(batches)
+    for phase in learner.phases:
+        values = _phase_step(learner, phase, batches)
+        logs |= {f"{phase.name}/{key}": value for key, value in values.items()}
+    learner.ema.update(index)
+    learner.step += 1
+    return logs
+
+
+def _phase_step(learner: Learner, phase: Phase, batches: Iterable[object]) -> dict[str, float]:
+    config, index, optimizer = learner.config, learner.step, learner.optimizers[phase.name]
+    device = phase.parameters[0].device
+    _require_gradients(learner.optimizers, phase.name)
+    optimizer.zero_grad()
+    totals: dict[str, float] = {}
+    for micro, batch in enumerate(batches):
+        generator = derived_generator(config.seed, "loss", phase.name, index, micro, device=device)
+        with torch.autocast(device.type, torch.bfloat16, enabled=config.autocast == "bf16"):
+            loss, values = phase.loss(batch, index, generator)
+        _demand_finite("loss", phase, index, float(loss.detach()))
+        (loss / config.accumulate).backward()
+        for key, value in {"loss": loss, **values}.items():
+            number = float(value.detach() if isinstance(value, Tensor) else value)
+            totals[key] = totals.get(key, 0.0) + number / config.accumulate
+    norm = float(nn.utils.clip_grad_norm_(phase.parameters, config.clip_norm))
+    _demand_finite("gradient norm", phase, index, norm)
+    return totals | {"grad_norm": norm} | optimizer.step(index, config.steps)
+
+
+def _train(learner: Learner, recorder: Recorder, stop: StopRequest) -> StopReason | Literal["finished"]:
+    config = learner.config
+    learner.task.module.train()
+    reason, saved_at, saved_step = None, time.monotonic(), learner.step
+    with Batches(learner.task.batch, config, learner.step) as batches:
+        while learner.step < config.steps and (reason := stop.reason()) is None:
+            logs = step(learner, batches.of_step(learner.step))
+            learner.seconds = recorder.seconds()
+            recorder.record(learner.step, logs)
+            if learner.step == config.steps or _due(learner.step, config.sample_every):
+                _write_samples(learner, recorder)
+            overdue = time.monotonic() - saved_at >= config.checkpoint_every_seconds
+            if overdue or _due(learner.step, config.checkpoint_every):
+                _save(learner, recorder)
+                saved_at, saved_step = time.monotonic(), learner.step
+    if saved_step != learner.step:
+        _save(learner, recorder)
+    if reason == "stop file":
+        stop.file.unlink()  # so that the next start goes on
+    return reason or "finished"
+
+
+def _save(learner: Learner, recorder: Recorder) -> None:
+    recorder.flush()  # every line up to this step must be on disk before a checkpoint says that it is
+    with learner.ema.applied():
+        ema = {name: tensor.clone() for name, tensor in learner.task.module.state_dict().items()}
+    checkpoint = Checkpoint(
+        step=learner.step,
+        seconds=learner.seconds,
+        settings=_settings(learner.task, learner.config),
+        module=learner.task.module.state_dict(),
+        ema=ema,
+        optimizer={
+            f"{name}/{key}": tensor
+            for name, optimizer in learner.optimizers.items()
+            for key, tensor in optimizer.state_dict().items()
+        },
+    )
+    save_checkpoint(learner.config.out, checkpoint, keep_last=learner.config.keep_last)
+
+
+def _restore(learner: Learner, resume: Literal["auto", "new"], allow_changes: bool) -> None:
+    config = learner.config
+    discard_partial_checkpoints(config.out)
+    found = list_checkpoints(config.out)
+    if not found:
+        return
+    if resume == "new":
+        raise RunError(f"{config.out} already holds a run; resume it, or choose another folder")
+    checkpoint = load_checkpoint(found[-1])
+    if not allow_changes:
+        _demand_same_settings(checkpoint, _settings(learner.task, config))
+    module = learner.task.module
+    try:
+        module.load_state_dict(dict(checkpoint.ema))
+        learner.ema.copy_weights()
+        module.load_state_dict(dict(checkpoint.module))
+    except RuntimeError as error:
+        raise RunError(f"the weights in {found[-1]} do not fit the task {learner.task.name!r}: {error}") from error
+    for name, optimizer in learner.optimizers.items():
+        prefix = name + "/"
+        mine = {key.removeprefix(prefix): t for key, t in checkpoint.optimizer.items() if key.startswith(prefix)}
+        optimizer.load_state_dict(mine)
+    learner.step, learner.seconds = checkpoint.step, checkpoint.seconds
+
+
+def _settings(task: Task, config: RunConfig) -> dict[str, Any]:
+    optim = {phase.name: as_json(phase.optim) for phase in task.phases}
+    return {"task": task.name, "run": as_json(config), "optim": optim, "settings": as_json(task.settings)}
+
+
+def _demand_same_settings(checkpoint: Checkpoint, new: Mapping[str, Any]) -> None:
+    changes = changed_fields(checkpoint.settings, new)
+    for name in FREE_FIELDS:
+        changes.pop(f"run.{name}", None)
+    if "run.steps" in changes:
+        old_steps, new_steps = int(str(changes["run.steps"][0])), int(str(changes["run.steps"][1]))
+        configs = [optim_config_from_json(values) for values in new["optim"].values()]
+        done = range(checkpoint.step)
+        if all(optim.rate(s, old_steps) == optim.rate(s, new_steps) for optim in configs for s in done):
+            del changes["run.steps"]
+    if changes:
+        listed = "; ".join(f"{name} was {old!r} and is {now!r}" for name, (old, now) in changes.items())
+        raise RunError(
+            f"this run was started with other settings: {listed}. Restore them, choose another folder, "
+            "or allow changes (the loss curve is then no longer that of one run)"
+        )
+
+
+def _new_learner(task: Task, config: RunConfig) -> Learner:
+    phases = tuple(task.phases)
+    names = {id(parameter): name for name, parameter in task.module.named_parameters()}
+
+    def named(parameters: Sequence[nn.Parameter]) -> dict[str, nn.Parameter]:
+        assert all(id(parameter) in names for parameter in parameters), "a phase trains parameters outside task.module"
+        return {names[id(parameter)]: parameter for parameter in parameters}
+
+    optimizers = {
+        phase.name: PhaseOptimizer(named(phase.parameters), named(phase.muon_parameters), phase.optim)
+        for phase in phases
+    }
+    return Learner(
+        task=task,
+        config=config,
+        phases=phases,
+        optimizers=optimizers,
+        ema=ExponentialAverage(task.module, config.ema_decay),
+    )
+
+
+@torch.no_grad()
+def _write_samples(learner: Learner, recorder: Recorder) -> None:
+    task, chosen = learner.task, learner.config.sample_weights
+    folder = learner.config.out / "samples"
+    folder.mkdir(exist_ok=True)
+    task.module.eval()
+    for weights in ("ema", "raw") if chosen == "both" else (chosen,):
+        with learner.ema.applied() if weights == "ema" else nullcontext():
+            values = task.write_samples(folder, learner.step, weights == "ema")
+        if values:
+            recorder.evaluate(learner.step, {f"{weights}/{name}": float(value) for name, value in values.items()})
+    task.module.train()
+
+
+def _require_gradients(optimizers: Mapping[str, PhaseOptimizer], active: str) -> None:
+    if len(optimizers) == 1:
+        return
+    for optimizer in optimizers.values():
+        for parameter in optimizer.parameters.values():
+            parameter.requires_grad_(False)
+    for parameter in optimizers[active].parameters.values():
+        parameter.requires_grad_(True)
+
+
+def _demand_finite(what: str, phase: Phase, index: int, value: float) -> None:
+    if not math.isfinite(value):
+        raise RunError(
+            f"the {what} of phase {phase.name!r} is {value} at step {index}; nothing was saved after the last "
+            "checkpoint. Lower the learning rate or the clipping norm (and allow changes), then run again"
+        )
+
+
+def _due(step_count: int, every: int | None) -> bool:
+    return every is not None and step_count % every == 0
+
+
+@contextmanager
+def _thread_count(threads: int | None) -> Iterator[None]:
+    former = torch.get_num_threads()
+    torch.set_num_threads(threads or former)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(former)

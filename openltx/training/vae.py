@@ -1,0 +1,199 @@
+"""Training the Video-VAE: a reconstruction task whose decoder learns the last denoising step. (Paper section 2.1.)
+
+    z0 = encoder(x)                  one log-variance for all channels (2.1.4), sampled
+    z_t = (1 - t) z0 + t eps         t ~ U(0, max_t), mixed in normalised latents (2.1.1)
+    x' = D(z_t, t)
+    loss = pixels(x', x) + DWT(x', x) + LPIPS(x', x) + KL
+
+What the paper leaves open and we chose: every weight below, the distribution of t (uniform), the wavelet (Haar). The
+per-channel statistics that normalise latents run along with training, so that a noise level t means the same
+signal-to-noise ratio in training and in use, and are frozen for the last part of it.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from openltx.checkpoints.assets import load_lpips
+from openltx.data.datasets import ClipBatches
+from openltx.flow.path import interpolate
+from openltx.media.contact_sheet import contact_sheet
+from openltx.media.transforms import to_frames
+from openltx.models.vae.autoencoder import Encoder, VAEConfig, VideoAutoencoder
+from openltx.models.vae.layers import CausalConv3d
+from openltx.training.config import OptimConfig
+from openltx.training.loop import Phase
+from openltx.training.losses import dwt_loss, gaussian_kl, saliency
+
+
+@dataclass(frozen=True, kw_only=True)
+class VAELossConfig:
+    """Weights of the terms. Means over all values, so they do not depend on the size of a clip."""
+
+    l1: float = 1.0
+    mse: float = 1.0
+    dwt: float = 0.5
+    dwt_levels: int = 2
+    lpips: float = 0.15
+    lpips_frames: int = 2  # per step: VGG costs more than the VAE
+    lpips_from: int = 0  # first step with LPIPS
+    kl: float = 1e-5  # per latent value; 1e-3 collapses the posterior of small objects
+    saliency: float = 6.0  # extra pixel weight of what moves, see losses.saliency
+    max_t: float = 0.2  # the decoder's noise range (2.1.1)
+    statistics_momentum: float = 0.02
+    freeze_statistics_from: int = 10**9  # step; the recipe sets it
+
+
+@dataclass(frozen=True, kw_only=True)
+class VAETask:
+    """The reconstruction task for ``training.loop``."""
+
+    model: VideoAutoencoder
+    data: ClipBatches
+    heldout: Float[Tensor, "b 3 F H W"]
+    losses: VAELossConfig
+    optim: OptimConfig
+    name: str = "vae"
+    _lpips: list[nn.Module] = field(default_factory=list, repr=False)
+
+    @property
+    def module(self) -> nn.Module:
+        return self.model
+
+    @property
+    def settings(self) -> Mapping[str, object]:
+        return {"model": asdict(self.model.config), "losses": asdict(self.losses), "data": self.data.settings}
+
+    @property
+    def phases(self) -> list[Phase]:
+        return [
+            Phase(
+                name="reconstruction",
+                parameters=list(self.model.parameters()),
+                muon_parameters=inner_kernels(self.model),
+                optim=self.optim,
+                loss=self.loss,
+            )
+        ]
+
+    def batch(self, step: int, micro: int) -> Float[Tensor, "b 3 F H W"]:
+        return self.data.batch(step, micro)
+
+    def on_step(self, step: int) -> None:
+        """Nothing changes between steps: the curriculum is in the data, the schedules in the optimizer."""
+
+    def loss(
+        self, video: Float[Tensor, "b 3 F H W"], step: int, generator: torch.Generator
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The total loss of a batch, and its parts."""
+        model, config = self.model, self.losses
+        mean, log_variance = (x.float() for x in model.encoder(video))
+        z = mean + (0.5 * log_variance).exp() * torch.randn(mean.shape, generator=generator)
+        if step < config.freeze_statistics_from and model.training:
+            update_statistics(model, mean.detach(), config.statistics_momentum if step else 1.0)
+        t = torch.rand(len(video), generator=generator) * config.max_t
+        z_t = interpolate(model.normalise(z), torch.randn(z.shape, generator=generator), t)
+        output = model.decoder(model.unnormalise(z_t), t).float()
+        parts = self._parts(video, output, step, generator)
+        parts["kl"] = gaussian_kl(mean, log_variance)
+        total = sum(getattr(config, name) * value for name, value in parts.items())
+        assert isinstance(total, Tensor)
+        logs = {name: value.detach() for name, value in parts.items()}
+        logs["psnr"] = -10 * (logs["mse"] / 4).log10()
+        logs["latent_std"] = model.per_channel_statistics.std.mean()
+        logs["posterior_std"] = (0.5 * log_variance.detach()).exp().mean()
+        return total, logs
+
+    def _parts(self, video: Tensor, output: Tensor, step: int, generator: torch.Generator) -> dict[str, Tensor]:
+        config = self.losses
+        weight = saliency(video, config.saliency)
+        error = output - video
+        parts = {
+            "l1": (weight * error.abs()).mean(),
+            "mse": error.square().mean(),
+            "dwt": dwt_loss(output, video, config.dwt_levels),
+        }
+        if config.lpips and step >= config.lpips_from:
+            parts["lpips"] = self._perceptual(video, output, generator)
+        return parts
+
+    def _perceptual(self, video: Tensor, output: Tensor, generator: torch.Generator) -> Tensor:
+        """LPIPS of a few random frames."""
+        if not self._lpips:
+            self._lpips.append(load_lpips("vgg"))
+        total = video.shape[0] * video.shape[2]
+        chosen = torch.randperm(total, generator=generator)[: self.losses.lpips_frames]
+        a, b = (x.movedim(2, 1).flatten(0, 1)[chosen] for x in (video, output))
+        return self._lpips[0](a, b).mean()
+
+    @torch.no_grad()
+    def write_samples(self, folder: Path, step: int, ema: bool) -> dict[str, float]:
+        """Originals above reconstructions at t = 0.05, as a contact sheet; PSNR on the held-out clips."""
+        generators = [torch.Generator().manual_seed(i) for i in range(len(self.heldout))]
+        rows, squared = [], []
+        for clip, generator in zip(self.heldout, generators, strict=True):
+            output = self.model.decode(self.model.encode(clip[None]), 0.05, generator=generator)[0].clamp(-1, 1)
+            squared.append((output - clip).square().mean())
+            rows += [("original", to_frames(clip)), (f"step {step}", to_frames(output))]
+        contact_sheet(rows, columns=6, cell=128).save(folder / f"step_{step:08d}{'_ema' if ema else ''}.png")
+        psnr = torch.stack([-10 * (x / 4).log10() for x in squared]).mean()
+        return {"heldout_psnr": float(psnr)}
+
+
+def update_statistics(model: VideoAutoencoder, mean: Float[Tensor, "b c f h w"], momentum: float) -> None:
+    """Move the per-channel statistics towards those of a batch of posterior means."""
+    values = mean.movedim(1, 0).flatten(1)
+    statistics = model.per_channel_statistics
+    batch_mean, batch_variance = values.mean(1), values.var(1)
+    variance = statistics.std.square().lerp(batch_variance + (batch_mean - statistics.mean).square(), momentum)
+    statistics.std.copy_(variance.clamp(min=1e-8).sqrt())
+    statistics.mean.lerp_(batch_mean, momentum)
+
+
+def inner_kernels(model: nn.Module) -> list[nn.Parameter]:
+    """The convolution kernels that Muon trains: all but those that meet pixels or latents."""
+    outer = ("conv_in.", "conv_out.")
+    return [
+        parameter
+        for name, parameter in model.named_parameters()
+        if parameter.ndim == 5 and not any(part in name for part in outer)
+    ]
+
+
+def init_weights(model: VideoAutoencoder, generator: torch.Generator) -> None:
+    """For training from scratch: scaled normal kernels, residual branches that start at zero, a small posterior noise.
+
+    The log-variance starts at -5: a bias of 0 would drown the latents in noise of standard deviation 1.
+    """
+    for module in model.modules():
+        if isinstance(module, nn.Conv3d | nn.Linear):
+            fan_in = module.weight[0].numel()
+            nn.init.normal_(module.weight, std=fan_in**-0.5, generator=generator)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+    for name, module in model.named_modules():
+        if isinstance(module, CausalConv3d) and name.endswith("conv2"):
+            nn.init.zeros_(module.conv.weight)
+    for name, parameter in model.named_parameters():
+        if name.endswith("scale_shift_table") or "linear_2" in name:
+            nn.init.zeros_(parameter)
+    _start_log_variance(model.encoder, -5.0)
+
+
+def _start_log_variance(encoder: Encoder, value: float) -> None:
+    conv, latents = encoder.conv_out.conv, encoder.config.latent_channels
+    assert conv.bias is not None
+    with torch.no_grad():
+        conv.weight[latents:].zero_()
+        conv.bias[latents:].fill_(value)
+
+
+def new_autoencoder(config: VAEConfig, seed: int) -> VideoAutoencoder:
+    """A Video-VAE ready to be trained from nothing."""
+    model = VideoAutoencoder(config)
+    init_weights(model, torch.Generator().manual_seed(seed))
+    return model

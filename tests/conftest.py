@@ -1,0 +1,45 @@
+"""What many tests share: one thread each, and a tiny model with random weights, as a file and loaded."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+import openltx
+from openltx.checkpoints.config import official_schedule
+from openltx.checkpoints.single_file import save_single_file
+from openltx.flow.schedule import Schedule
+from openltx.models.bundle import LTXModel
+from openltx.models.presets import transformer_preset, vae_preset
+from openltx.models.transformer import VideoTransformer
+from openltx.models.vae.autoencoder import VideoAutoencoder
+
+torch.set_num_threads(1)
+
+TINY_SAMPLING = {"frames": 9, "width": 64, "height": 32, "fps": 8.0, "steps": 3, "cfg": 2.0, "last_step": "decoder"}
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A single file in the official layout: random weights, 64x32, 9 frames, 3 steps."""
+    path = tmp_path_factory.mktemp("tiny") / "tiny.safetensors"
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        transformer = VideoTransformer(transformer_preset("tiny"))
+        vae = VideoAutoencoder(vae_preset("tiny"))
+    save_single_file(
+        path,
+        transformer,
+        vae,
+        metadata={"openltx.text_encoder": "all-MiniLM-L6-v2", "openltx.sampling": json.dumps(TINY_SAMPLING)},
+        scheduler=official_schedule(Schedule()),
+        dtype=torch.float32,
+    )
+    return path
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tiny_checkpoint: Path) -> LTXModel:
+    """The model of ``tiny_checkpoint`` on the CPU."""
+    return openltx.load(tiny_checkpoint, device="cpu")

@@ -1,0 +1,178 @@
+"""The generator's laws, on a tiny model with random weights."""
+
+import inspect
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import openltx
+from openltx import CheckpointError, GenerationRequest, Generator, LTXModel, RequestError
+from openltx.flow.solvers import Step
+from openltx.geometry import patchify, unpatchify
+from openltx.media.io import read_metadata
+from openltx.media.transforms import to_tensor
+from openltx.models.presets import vae_preset
+from openltx.models.vae.autoencoder import VideoAutoencoder
+
+PROMPT = "a red ball"
+
+
+@pytest.fixture
+def picture(tmp_path: Path) -> Path:
+    path = tmp_path / "start.png"
+    ramp = np.linspace(0, 255, 64 * 32 * 3).reshape(32, 64, 3).astype(np.uint8)
+    Image.fromarray(ramp).save(path)
+    return path
+
+
+def test_the_same_seed_gives_the_same_video_and_another_seed_another(tiny_model: LTXModel) -> None:
+    first, again, other = (openltx.generate(tiny_model, PROMPT, seed=seed).frames for seed in (7, 7, 8))
+    assert np.array_equal(first, again)
+    assert not np.array_equal(first, other)
+
+
+def test_a_drawn_seed_makes_the_same_video_again(tiny_model: LTXModel) -> None:
+    video = openltx.generate(tiny_model, PROMPT)
+    assert np.array_equal(Generator(tiny_model)(video.request).frames, video.frames)
+
+
+def test_a_video_has_the_size_that_was_asked_for(tiny_model: LTXModel) -> None:
+    assert openltx.generate(tiny_model, PROMPT).frames.shape == (9, 32, 64, 3)
+    assert openltx.generate(tiny_model, PROMPT, size="32x96", frames=17).frames.shape == (17, 96, 32, 3)
+    padded = openltx.generate(tiny_model, PROMPT, size="50x33", frames=12, fit="pad")
+    assert padded.frames.shape == (12, 33, 50, 3)
+
+
+def test_padding_is_cut_off_on_both_sides(tiny_model: LTXModel) -> None:
+    whole = openltx.generate(tiny_model, PROMPT, size="64x64", frames=17, seed=1).frames
+    part = openltx.generate(tiny_model, PROMPT, size="61x34", frames=12, fit="pad", seed=1).frames
+    assert np.array_equal(part, whole[:12, 15:49, 1:62])
+
+
+def test_progress_is_told_after_every_step(tiny_model: LTXModel) -> None:
+    steps: list[Step] = []
+    Generator(tiny_model)(GenerationRequest(PROMPT, steps=4), progress=steps.append)
+    assert [step.index for step in steps] == [0, 1, 2, 3]
+    assert {step.total for step in steps} == {4}
+
+
+@pytest.mark.parametrize(("last_step", "end"), [("decoder", 0.1), ("renoise", 0.0)])
+def test_the_sampler_leaves_the_last_step_to_the_decoder_only_if_asked(
+    tiny_model: LTXModel, last_step: str, end: float
+) -> None:
+    generator = Generator(tiny_model)
+    request = replace(GenerationRequest(PROMPT, seed=1, decode_timestep=0.1), last_step=last_step)
+    *_, last = generator.sample(generator.prepare(request))
+    assert last.t_next == end
+
+
+def test_with_renoise_and_no_noise_the_decoder_gets_the_samplers_latents(tiny_model: LTXModel) -> None:
+    generator = Generator(tiny_model)
+    prepared = generator.prepare(
+        GenerationRequest(PROMPT, seed=1, last_step="renoise", decode_timestep=0.05, decode_noise_scale=0.0)
+    )
+    *_, last = generator.sample(prepared)
+    with torch.inference_mode():
+        latents = unpatchify(last.state.targets, prepared.grid)
+        expected = tiny_model.vae.decode(latents, t=0.05, noise_scale=0.0, generator=prepared.noise.clone_state())
+    assert np.allclose(to_tensor(generator.decode(prepared, last.state)), expected[0].clamp(-1, 1), atol=1 / 255)
+
+
+def test_a_preview_does_not_change_the_video(tiny_model: LTXModel) -> None:
+    generator = Generator(tiny_model)
+    prepared = generator.prepare(GenerationRequest(PROMPT, seed=1))
+    steps = list(generator.sample(prepared))
+    previews = [generator.decode(prepared, step.state) for step in steps]
+    assert np.array_equal(previews[-1], Generator(tiny_model)(prepared.request).frames)
+
+
+def test_guidance_of_one_ignores_the_negative_prompt(tiny_model: LTXModel) -> None:
+    def frames(cfg: float, negative: str) -> np.ndarray:
+        return openltx.generate(tiny_model, PROMPT, seed=1, cfg=cfg, negative=negative).frames
+
+    assert np.array_equal(frames(1.0, ""), frames(1.0, "a blue box"))
+    assert not np.array_equal(frames(6.0, ""), frames(6.0, "a blue box"))
+
+
+@pytest.mark.parametrize("strength", [1.0, 0.75])
+def test_the_first_frames_tokens_are_the_pictures(tiny_model: LTXModel, picture: Path, strength: float) -> None:
+    generator = Generator(tiny_model)
+    prepared = generator.prepare(GenerationRequest(PROMPT, image=picture, image_strength=strength, seed=1))
+    cells = prepared.grid.height * prepared.grid.width
+    with torch.inference_mode():
+        pixels = to_tensor(np.array(Image.open(picture))[None])[None]
+        latents = patchify(tiny_model.vae.encode(pixels))
+    assert torch.allclose(prepared.state.clean[:, :cells], latents, atol=1e-5)
+    assert prepared.state.strength[:, :cells].eq(strength).all()
+    assert prepared.state.strength[:, cells:].eq(0).all()
+
+
+def test_a_firm_first_frame_is_never_moved_and_reaches_the_decoder_at_its_noise_level(
+    tiny_model: LTXModel, picture: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generator = Generator(tiny_model)
+    prepared = generator.prepare(GenerationRequest(PROMPT, image=picture, seed=1, decode_timestep=0.2))
+    *_, last = generator.sample(prepared)
+    held = prepared.state.strength[0] == 1
+    clean = prepared.state.clean[:, held]
+    assert torch.equal(last.state.tokens[:, held], clean)
+
+    received: list[torch.Tensor] = []
+
+    def decode(latents: torch.Tensor, *, t: float, noise_scale: float, generator: torch.Generator) -> torch.Tensor:
+        assert (t, noise_scale) == (0.2, 0.0)
+        received.append(patchify(latents))
+        return torch.zeros(1, 3, 9, 32, 64)
+
+    monkeypatch.setattr(tiny_model.vae, "decode", decode)
+    generator.decode(prepared, last.state)
+    noise = (received[0][:, held] - 0.8 * clean) / 0.2
+    assert abs(noise.std().item() - 1) < 0.4
+    assert torch.equal(received[0][:, ~held], last.state.tokens[:, ~held])
+
+
+def test_a_vae_that_cannot_denoise_is_given_the_finished_latents(tiny_model: LTXModel) -> None:
+    vae = VideoAutoencoder(vae_preset("0.9.0", base_channels=8, latent_channels=16)).eval()
+    old = replace(tiny_model, vae=vae)
+    assert openltx.generate(old, PROMPT).request.last_step == "renoise"
+    with pytest.raises(RequestError, match="timestep"):
+        openltx.generate(old, PROMPT, last_step="decoder")
+
+
+def test_a_picture_of_any_size_is_scaled_and_cropped(tiny_model: LTXModel, tmp_path: Path) -> None:
+    path = tmp_path / "tall.png"
+    Image.new("RGB", (50, 300), (200, 40, 40)).save(path)
+    assert openltx.generate(tiny_model, PROMPT, image=path).frames.shape == (9, 32, 64, 3)
+    assert openltx.generate(tiny_model, PROMPT, image=path, size="40x40", fit="pad").frames.shape == (9, 40, 40, 3)
+
+
+def test_generate_takes_exactly_the_fields_of_a_request() -> None:
+    model, *fields = inspect.signature(openltx.generate).parameters.values()
+    assert model.name == "model"
+    assert fields == list(inspect.signature(GenerationRequest).parameters.values())
+
+
+def test_a_saved_video_says_how_to_make_it_again(tiny_model: LTXModel, tmp_path: Path) -> None:
+    video = openltx.generate(tiny_model, PROMPT, seed=5)
+    for name in ("ball.mp4", "ball.gif", "ball.webp"):
+        video.save(tmp_path / name)
+        metadata = read_metadata(tmp_path / name)
+        assert GenerationRequest.from_json(metadata["request"]) == video.request
+        assert metadata["model"] == "tiny"
+        assert metadata["fingerprint"] == tiny_model.fingerprint
+
+
+def test_a_model_without_a_text_encoder_says_so(tiny_model: LTXModel) -> None:
+    with pytest.raises(CheckpointError, match="text encoder"):
+        Generator(replace(tiny_model, text=None)).prepare(GenerationRequest(PROMPT))
+
+
+def test_a_device_that_is_not_there_is_refused() -> None:
+    if torch.backends.mps.is_available():
+        pytest.skip("this machine has MPS")
+    with pytest.raises(RequestError, match="cpu"):
+        openltx.load("playroom", device="mps")
