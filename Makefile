@@ -7,7 +7,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --jaxtyping-packages=openltx,beartype.beartype
-PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt
 # a software OpenGL, with which the tests render
 SYSTEM_PACKAGES := libegl1 libgl1-mesa-dri
 RENDERS := MUJOCO_GL=egl $(BIN)/python -c "import mujoco; mujoco.GLContext(16, 16)" >/dev/null 2>&1

@@ -3,13 +3,17 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 import openltx
 from openltx.checkpoints.config import official_schedule
 from openltx.checkpoints.single_file import save_single_file
+from openltx.data.manifest import Clip, append_clip
+from openltx.data.worlds.playroom.clip import perform, truth_of
 from openltx.flow.schedule import Schedule
+from openltx.media.io import write_video
 from openltx.models.bundle import LTXModel
 from openltx.models.presets import transformer_preset, vae_preset
 from openltx.models.transformer import VideoTransformer
@@ -43,3 +47,27 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiny_model(tiny_checkpoint: Path) -> LTXModel:
     """The model of ``tiny_checkpoint`` on the CPU."""
     return openltx.load(tiny_checkpoint, device="cpu")
+
+
+@pytest.fixture(scope="session")
+def clip_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Eight clips of 64x32 with moving squares; captions and truths are those of real Playroom scenes."""
+    folder = tmp_path_factory.mktemp("clips")
+    for index in range(8):
+        frames = np.full((25 if index % 2 else 17, 32, 64, 3), 40 + 10 * index, np.uint8)
+        for f, frame in enumerate(frames):
+            frame[8:20, f : f + 12] = (200, 30 * index, 60)
+        write_video(folder / f"{index}.mp4", frames, 24.0)
+        truth = truth_of(perform(5, index), 5, index)
+        clip = Clip(
+            path=f"{index}.mp4",
+            frames=len(frames),
+            height=32,
+            width=64,
+            fps=24.0,
+            caption=truth["caption_short"],
+            split="heldout" if index >= 6 else "train",
+            truth=truth,
+        )
+        append_clip(folder, clip)
+    return folder

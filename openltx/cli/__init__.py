@@ -15,7 +15,9 @@ from openltx import __version__
 from openltx.errors import OpenLTXError
 
 _EXTRAS = {"mujoco": "world", "tensorboard": "train", "skimage": "eval"}
-_DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EPERM}
+_PLACE_ERRORS = {
+    errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST, errno.ENOTDIR, errno.EISDIR,
+}  # fmt: skip
 
 HELP = """
 Text or an image becomes a video, by an LTX-Video model that is open from training to sampling.
@@ -74,7 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         return _complain(f"This command needs {error.name}, which is not installed: pip install 'openltx[{extra}]'")
     except OSError as error:
-        if error.errno not in _DISK_ERRORS:
+        if error.errno not in _PLACE_ERRORS:
             raise
         return _complain(f"{error.strerror}: {error.filename or 'while writing'}")
 

@@ -1,77 +1,99 @@
-"""How the floor moves through the picture: what the camera does, seen where it matters for objects on the floor.
+"""How the camera moves, seen on the floor, so that the motion of solids can be told from it.
 
-Between one frame and the next, the lower half of the picture (Playroom's floor, whatever the camera's pitch) is mapped
-by an affine function of the place, fitted to the brightness (Lucas and Kanade 1981, coarse to fine, outliers weighed
-down, solids left out). A pan is then a constant, a zoom a scale, an orbit a shear, and the motion of a solid relative
-to the floor below it is what is left. On a floor without texture the fit stays at rest.
+Playroom's cameras move steadily through a clip. Their effect on the lower half of the picture, which is floor whatever
+the camera's pitch, is fitted to the brightness of all neighbouring frames together (Lucas and Kanade 1981: coarse to
+fine, outliers such as moving shadows weighed down, solids left out) with four steady rates: a shift (pan), a scale
+(zoom), and a shear with a tilt about the middle of the stage (orbit). A floor without texture seems to stand still.
 """
+
+from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
 
-LEVELS = (4, 2, 1)  # pixels are averaged over squares of this side, coarse to fine
+LEVELS = (8, 4, 2)  # pixels are averaged over squares of this side, coarse to fine
 ITERATIONS = 4
-ROBUST = 0.03  # differences of brightness (of 1) beyond this count less and less
-RIDGE = 2e-4  # pull towards no motion, a pixel
-Affine = Float[np.ndarray, "2 3"]
+RIDGE = 3e-8  # pull towards rest
+STAGE_ROW = 0.82  # where the floor at the middle of the stage appears, as a share of the picture's height
 
 
-def floor_motion(
-    frames: UInt8[np.ndarray, "F H W 3"], solids: Bool[np.ndarray, "F H W"]
-) -> Float[np.ndarray, "G 2 3"]:
-    """From each frame to the next (G = F - 1), the map (x, y, 1) -> displacement in pixels of the floor."""
-    grey = frames.astype(np.float32) @ np.array([0.299, 0.587, 0.114], np.float32) / 255
-    half = frames.shape[1] // 2
-    maps = [np.zeros((2, 3))]
-    for first, second, hidden in zip(grey[:-1], grey[1:], solids[:-1] | solids[1:], strict=True):
-        maps.append(_fit(first[half:], second[half:], ~hidden[half:], top=half, start=maps[-1]))
-    return np.stack(maps[1:]) if len(maps) > 1 else np.zeros((0, 2, 3))
+@dataclass(frozen=True, kw_only=True)
+class CameraMotion:
+    """The floor's motion from each frame to the next, in pixels; ``centre`` (x, y) and ``stage_y`` place the basis."""
+
+    pan: float
+    zoom: float
+    shear: float
+    tilt: float
+    centre: tuple[float, float]
+    stage_y: float
+
+    def displacement(self, x: float, y: float) -> tuple[float, float]:
+        """Where the floor at (x, y) goes until the next frame."""
+        u, v, w = x - self.centre[0], y - self.centre[1], y - self.stage_y
+        return self.pan + self.zoom * u + self.shear * w, self.zoom * v + self.tilt * u
 
 
-def displacement(affine: Affine, x: float, y: float) -> Float[np.ndarray, "2"]:
-    """Where the floor at (x, y) goes until the next frame, in pixels."""
-    return affine @ np.array([x, y, 1.0])
+def camera_motion(
+    frames: UInt8[np.ndarray, "F H W 3"], solids: Bool[np.ndarray, "F H W"], step: int = 3
+) -> CameraMotion:
+    """Fit the rates to frames ``step`` apart, leaving out the pixels of ``solids``."""
+    grey = (frames[::step].astype(np.float32) @ np.array([0.299, 0.587, 0.114], np.float32)) / 255
+    hidden = solids[::step]
+    height, width = frames.shape[1:3]
+    top = height // 2
+    rates = np.zeros(4)  # pan, and zoom, shear, tilt times half the width, so that all are pixels a step
+    if len(grey) > 1:
+        for level in LEVELS:
+            images = _shrink(grey[:, top:], level)
+            seen = _shrink((~(hidden[:-1] | hidden[1:]))[:, top:].astype(np.float32), level) > 0.99
+            rates = _refine(images, seen, _basis(images.shape[1:], level, top, height, width), rates, level)
+    pan, zoom, shear, tilt = rates / step / np.array([1, width / 2, width / 2, width / 2])
+    return CameraMotion(
+        pan=pan, zoom=zoom, shear=shear, tilt=tilt, centre=(width / 2, height / 2), stage_y=STAGE_ROW * height
+    )
 
 
-def growth(affine: Affine) -> float:
-    """The logarithm of the factor by which the floor grows until the next frame."""
-    return float(0.5 * (affine[0, 0] + affine[1, 1]))
+def _basis(shape: tuple[int, ...], level: int, top: int, height: int, width: int) -> np.ndarray:
+    """(2 4 h w): the displacement (x, y) in pixels that each rate causes at each cell."""
+    rows, columns = np.mgrid[: shape[0], : shape[1]]
+    u = ((columns + 0.5) * level - width / 2) / (width / 2)
+    v = ((rows + 0.5) * level + top - height / 2) / (width / 2)
+    w = ((rows + 0.5) * level + top - STAGE_ROW * height) / (width / 2)
+    zero, one = np.zeros_like(u), np.ones_like(u)
+    return np.stack([np.stack([one, u, w, zero]), np.stack([zero, v, zero, u])])
 
 
-def _fit(first: np.ndarray, second: np.ndarray, seen: np.ndarray, *, top: int, start: np.ndarray) -> np.ndarray:
-    """The affine displacement in pixels, coordinates with ``top`` rows above the given part."""
+def _refine(images: np.ndarray, seen: np.ndarray, basis: np.ndarray, rates: np.ndarray, level: int) -> np.ndarray:
+    """Gauss-Newton steps on one level."""
     from scipy.ndimage import map_coordinates
 
-    height, width = first.shape
-    centre = np.array([width / 2, top + height / 2])
-    unit = width / 2
-    # In centred coordinates (u, v, 1), u and v about -1..1, so that the ridge means the same for all six numbers.
-    linear = start[:, :2] * unit
-    params = np.concatenate([linear, (start @ [*centre, 1.0])[:, None]], axis=1)
-    for level in LEVELS:
-        small_first, small_second = _shrink(first, level), _shrink(second, level)
-        weight_seen = _shrink(seen.astype(np.float32), level) > 0.99
-        dy, dx = np.gradient(small_second)
-        rows, columns = np.mgrid[: small_first.shape[0], : small_first.shape[1]]
-        u = ((columns + 0.5) * level - centre[0]) / unit
-        v = ((rows + 0.5) * level + top - centre[1]) / unit
-        basis = np.stack([u, v, np.ones_like(u)])
-        for _ in range(ITERATIONS):
-            shift = np.tensordot(params, basis, 1) / level
-            at = np.stack([rows + shift[1], columns + shift[0]])
-            inside = (at >= 0).all(0) & (at[0] <= rows.max()) & (at[1] <= columns.max()) & weight_seen
-            if inside.sum() < 50:
-                return np.zeros((2, 3))
-            gx, gy, warped = (map_coordinates(a, at[:, inside], order=1) for a in (dx, dy, small_second))
-            error = warped - small_first[inside]
-            weight = 1 / (1 + (error / ROBUST) ** 2)
-            jacobian = np.concatenate([gx * basis[:, inside], gy * basis[:, inside]]) / level
-            normal = (jacobian * weight) @ jacobian.T + RIDGE * len(error) / level**2 * 0.01 * np.eye(6)
-            params = params - np.linalg.solve(normal, (jacobian * weight) @ error).reshape(2, 3)
-    linear = params[:, :2] / unit
-    return np.concatenate([linear, (params[:, 2] - linear @ centre)[:, None]], axis=1)
+    rows, columns = np.mgrid[: images.shape[1], : images.shape[2]]
+    slopes = np.stack(np.gradient(images, axis=(2, 1)))  # (x and y, F, h, w)
+    for _ in range(ITERATIONS):
+        shift_x, shift_y = np.tensordot(rates, basis, (0, 1)) / level
+        at = np.stack([rows + shift_y, columns + shift_x])
+        inside = (at >= 0).all(0) & (at[0] <= rows.max()) & (at[1] <= columns.max())
+        normal, right = np.zeros((4, 4)), np.zeros(4)
+        errors, jacobians = [], []
+        for first, second, dx, dy, visible in zip(images, images[1:], slopes[0, 1:], slopes[1, 1:], seen, strict=False):
+            use = inside & visible
+            gx, gy, warped = (map_coordinates(a, at[:, use], order=1) for a in (dx, dy, second))
+            errors.append(warped - first[use])
+            jacobians.append((gx * basis[0][:, use] + gy * basis[1][:, use]) / level)
+        error, jacobian = np.concatenate(errors), np.concatenate(jacobians, axis=1)
+        if len(error) < 200:
+            return rates
+        scale = 3 * np.median(np.abs(error)) + 0.004
+        weight = 1 / (1 + (error / scale) ** 2) ** 2
+        normal = (jacobian * weight) @ jacobian.T + RIDGE * len(error) * np.eye(4)
+        right = (jacobian * weight) @ error + RIDGE * len(error) * rates
+        rates = rates - np.linalg.solve(normal, right)
+    return rates
 
 
-def _shrink(image: np.ndarray, factor: int) -> np.ndarray:
-    height, width = (side // factor * factor for side in image.shape)
-    return image[:height, :width].reshape(height // factor, factor, width // factor, factor).mean((1, 3))
+def _shrink(images: np.ndarray, factor: int) -> np.ndarray:
+    count, height, width = images.shape
+    height, width = height // factor, width // factor
+    cut = images[:, : height * factor, : width * factor]
+    return cut.reshape(count, height, factor, width, factor).mean((2, 4))

@@ -149,7 +149,9 @@ def solids_in_view(clip: Clip, frame: int) -> tuple[tuple[float, float, float, i
     return tuple((*track[frame], SHAPES.index(item["shape"])) for item, track in pairs if track[frame] is not None)
 
 
-def train(examples: Sequence[Example], *, steps: int = 1500, batch: int = 24, seed: int = 0) -> Iterator[tuple[int, float, Probe]]:
+def train(
+    examples: Sequence[Example], *, steps: int = 1500, batch: int = 24, seed: int = 0
+) -> Iterator[tuple[int, float, Probe]]:
     """Train a probe, yielding (step, loss, probe) after every step."""
     torch.manual_seed(seed)
     random = np.random.default_rng(seed)
@@ -191,9 +193,7 @@ def augmented(examples: Sequence[Example], random: np.random.Generator) -> tuple
     return frames * contrast + brightness, targets_of(solids, frames.shape[-2] // CELL, width // CELL)
 
 
-def targets_of(
-    solids: Sequence[tuple[tuple[float, float, float, int], ...]], rows: int, columns: int
-) -> Targets:
+def targets_of(solids: Sequence[tuple[tuple[float, float, float, int], ...]], rows: int, columns: int) -> Targets:
     """Objectness (b h w), regression (b 3 h w), shape (b h w) and where the last two count (b h w)."""
     heat, near = torch.zeros(len(solids), rows, columns), torch.zeros(len(solids), rows, columns, dtype=torch.bool)
     regression = torch.zeros(len(solids), 3, rows, columns)

@@ -66,9 +66,7 @@ def evaluate(
         video = to_tensor(frames)
         restored = reconstruct(vae, video, settings, generator)
         similarity = compare(restored, video, lpips, every=settings.every)
-        results.append(
-            Reconstruction(clip=clip, original=frames, restored=to_frames(restored), similarity=similarity)
-        )
+        results.append(Reconstruction(clip=clip, original=frames, restored=to_frames(restored), similarity=similarity))
         progress(index + 1, len(clips))
     return results
 
@@ -116,9 +114,7 @@ def summarise(results: list[Reconstruction], settings: Settings, model: str) -> 
         "psnr_per_frame": [
             mean(score.frame_psnr[i] for score in scores if len(score.frame_psnr) > i) for i in range(longest)
         ],
-        "per_clip": [
-            {"path": r.clip.path, "caption": r.clip.caption, **asdict(r.similarity)} for r in results
-        ],
+        "per_clip": [{"path": r.clip.path, "caption": r.clip.caption, **asdict(r.similarity)} for r in results],
     }
 
 

@@ -140,7 +140,7 @@ def test_a_bundle_has_all_that_its_file_states(tmp_path, transformer, vae):
     assert len(model.fingerprint) == 16
 
 
-def test_a_released_file_has_no_text_encoder_and_its_releases_schedule(tiny_file):
+def test_a_released_file_has_no_text_encoder_and_the_schedule_of_its_release(tiny_file):
     model = load_bundle(tiny_file)
     assert (model.text, model.sampling) == (None, {})
     assert model.schedule == Schedule(kind="linear_quadratic")

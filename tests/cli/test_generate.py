@@ -100,3 +100,11 @@ def test_the_demo_makes_two_videos_and_their_sheets(
     assert main(["demo", "-o", "out/demo", "--model", str(tiny_checkpoint)]) == 0
     assert {path.name for path in Path("out/demo").iterdir()} == {"text.mp4", "text.png", "image.mp4", "image.png"}
     assert capsys.readouterr().out.count("seed 7,") == 2
+
+
+def test_a_file_where_the_demos_folder_should_be_is_named(
+    tiny_checkpoint: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("demo").write_text("")
+    assert main(["demo", "-o", "demo", "--model", str(tiny_checkpoint)]) == 2
+    assert capsys.readouterr().err.strip() == "File exists: demo"

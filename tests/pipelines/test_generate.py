@@ -171,6 +171,12 @@ def test_a_model_without_a_text_encoder_says_so(tiny_model: LTXModel) -> None:
         Generator(replace(tiny_model, text=None)).prepare(GenerationRequest(PROMPT))
 
 
+def test_bfloat16_weights_make_nearly_the_same_video(tiny_model: LTXModel, tiny_checkpoint: Path) -> None:
+    half = openltx.load(tiny_checkpoint, device="cpu", dtype=torch.bfloat16)
+    ours, theirs = (openltx.generate(model, PROMPT, seed=1).frames.astype(float) for model in (half, tiny_model))
+    assert np.abs(ours - theirs).mean() < 4
+
+
 def test_a_device_that_is_not_there_is_refused() -> None:
     if torch.backends.mps.is_available():
         pytest.skip("this machine has MPS")

@@ -41,9 +41,16 @@ class CausalConv3d(nn.Module):
         self.conv = nn.Conv3d(in_channels, out_channels, 3, stride=stride, padding=(0, 1, 1), padding_mode=padding)
 
     def forward(self, x: Float[Tensor, "b c f h w"]) -> Float[Tensor, "b d f2 h2 w2"]:
+        if x.shape[2] == 1 and self.conv.padding_mode == "zeros":
+            return self._still(x)
         first, last = x[:, :, :1], x[:, :, -1:]
         x = torch.cat([first, first, x], 2) if self.causal else torch.cat([first, x, last], 2)
         return self.conv(x)
+
+    def _still(self, x: Float[Tensor, "b c 1 h w"]) -> Float[Tensor, "b d 1 h2 w2"]:
+        """A single frame meets itself in all three time taps: a 2D convolution with their sum."""
+        kernel = self.conv.weight.sum(2)
+        return F.conv2d(x[:, :, 0], kernel, self.conv.bias, stride=self.conv.stride[1:], padding=1)[:, :, None]
 
 
 def pixel_norm(x: Float[Tensor, "b c f h w"]) -> Float[Tensor, "b c f h w"]:

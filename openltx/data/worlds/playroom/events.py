@@ -73,20 +73,20 @@ def _happened(scene: Scene, solid: Solid, motion: Motion, tracks: list[Track], f
             settled = solid.shape != "ball" or facts.bounces == 0
             return contact is not None and contact < 0.75 * scene.frames and settled
         case "roll" | "slide":
-            return _travelled(scene, solid, seen, size) and (
+            return _travelled(scene, seen, size) and (
                 scene.event == "roll" or bool((motion.rotations[:, 0, 2, 2] > 0.97).all())
             )
         case "topple":
             upright = motion.rotations[:, 0, 2, 2]
             right_way = moved[0, 0] * HEADINGS[scene.direction or "left"][0] > 0.5 * solid.half
-            return bool((abs(upright[int(0.9 * scene.frames) :]) < 0.4).all()) and right_way
+            return bool((abs(upright[int(0.9 * scene.frames) :]) < 0.4).all() and right_way)
         case "collide":
             if contact is None or not 4 <= contact <= 0.65 * scene.frames:
                 return False
             heading = HEADINGS[scene.direction or "left"][0]
             before = tracks[0][contact]
             approached = before is not None and (before[0] - seen[0][0]) * heading > 0.12 * size
-            return approached and moved[1, 0] * heading > 0.1
+            return approached and bool(moved[1, 0] * heading > 0.1)
         case "swing":
             xs = [p[0] for p in seen]
             return max(xs) - min(xs) > 0.3 * size
@@ -94,7 +94,7 @@ def _happened(scene: Scene, solid: Solid, motion: Motion, tracks: list[Track], f
             return float(np.abs(motion.positions - motion.positions[0]).max()) < 0.02
 
 
-def _travelled(scene: Scene, solid: Solid, seen: list[tuple[float, float, float]], size: int) -> bool:
+def _travelled(scene: Scene, seen: list[tuple[float, float, float]], size: int) -> bool:
     if scene.direction in ("left", "right"):
         return (seen[-1][0] - seen[0][0]) * HEADINGS[scene.direction][0] > 0.3 * size
     growth = seen[-1][2] / seen[0][2]

@@ -2,9 +2,12 @@
 
 import multiprocessing
 import os
+import signal
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from fractions import Fraction
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +15,8 @@ import numpy as np
 from jaxtyping import UInt8
 
 from openltx.data.manifest import (
+    MANIFEST,
+    WORLD,
     Clip,
     append_clip,
     read_manifest,
@@ -29,7 +34,6 @@ from openltx.errors import DataError
 VERSION = 1
 SIZE = 128
 KEYFRAME_EVERY, CRF = 8, 8
-_renderer: Renderer | None = None  # one per worker process
 
 
 def generate(
@@ -44,18 +48,23 @@ def generate(
     if clips < 1 or workers < 1:
         raise DataError(f"A world needs at least one clip and one worker; asked for {clips} and {workers}.")
     folder.mkdir(parents=True, exist_ok=True)
+    with _sole_user(folder):
+        return _fill(folder, clips, seed, workers, progress or (lambda *_: None))
+
+
+def _fill(folder: Path, clips: int, seed: int, workers: int, progress: Callable[[int, int], None]) -> list[Clip]:
     _check_folder(folder, seed)
-    repair_manifest(folder)
-    done = {clip.truth["scene"] for clip in read_manifest(folder)} if (folder / "manifest.jsonl").exists() else set()
+    _clean_up(folder)
+    done = {clip.truth["scene"] for clip in read_manifest(folder)} if (folder / MANIFEST).exists() else set()
     missing = [index for index in range(clips) if index not in done]
     write_world(folder, describe(seed, max(clips, len(done))))
     finished = clips - len(missing)
+    progress(finished, clips)
     with _results(folder, seed, missing, workers) as results:
         for clip in results:
             append_clip(folder, clip)
             finished += 1
-            if progress:
-                progress(finished, clips)
+            progress(finished, clips)
     return read_manifest(folder)
 
 
@@ -98,7 +107,7 @@ def describe(seed: int, clips: int) -> dict[str, Any]:
 
 
 def encode(path: Path, frames: UInt8[np.ndarray, "F H W 3"]) -> None:
-    """Write an MP4 of high quality with full colour resolution and a key frame every eight, so that seeking is quick."""
+    """Write an MP4 of high quality, in full colour resolution; a key frame every eight makes seeking quick."""
     import av
 
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -116,11 +125,31 @@ def encode(path: Path, frames: UInt8[np.ndarray, "F H W 3"]) -> None:
         for frame in frames:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
         container.mux(stream.encode())
-    os.replace(partial, path)
+    partial.replace(path)
+
+
+@contextmanager
+def _sole_user(folder: Path) -> Iterator[None]:
+    """Hold the folder's lock, so that two runs never write one manifest."""
+    import fcntl
+
+    with (folder / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise DataError(f"Another run is filling {folder}. Wait for it, or choose another --out.") from error
+        yield
+
+
+def _clean_up(folder: Path) -> None:
+    """Remove what a killed run left half written."""
+    repair_manifest(folder)
+    for partial in folder.glob("clips/*/*.partial.mp4"):
+        partial.unlink()
 
 
 def _check_folder(folder: Path, seed: int) -> None:
-    if not (folder / "world.json").exists():
+    if not (folder / WORLD).exists():
         return
     world = read_world(folder)
     if (world.get("world"), world.get("version"), world.get("seed")) != ("playroom", VERSION, seed):
@@ -138,12 +167,23 @@ def _results(folder: Path, seed: int, indices: list[int], workers: int) -> Itera
         yield map(_work, jobs)
         return
     os.environ.setdefault("LP_NUM_THREADS", "1")
-    with multiprocessing.get_context("spawn").Pool(workers) as pool:
+    with multiprocessing.get_context("spawn").Pool(workers, _start_worker) as pool:
         yield pool.imap(_work, jobs, chunksize=4)
 
 
+def _start_worker() -> None:
+    """Leave Ctrl-C to the parent, and end with it even if it is killed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
+
+
 def _work(job: tuple[Path, int, int]) -> Clip:
-    global _renderer  # noqa: PLW0603 (the context belongs to the process)
-    if _renderer is None:
-        _renderer = Renderer(SIZE)
-    return make_clip(*job, _renderer)
+    return make_clip(*job, _renderer())
+
+
+@cache
+def _renderer() -> Renderer:
+    """The one renderer of this process."""
+    return Renderer(SIZE)

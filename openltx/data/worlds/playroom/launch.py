@@ -1,11 +1,11 @@
 """How the objects of a scene start: places, speeds, friction and bounciness, drawn per event.
 
-A launch is a proposal. `events.observe` decides from the simulated trajectory whether the event really happened; if not,
-another launch is drawn.
+A launch is a proposal. `events.observe` decides from the simulated trajectory whether the event really happened; if
+not, another launch is drawn.
 """
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -54,7 +54,7 @@ class Launch:
 
     gravity: float
     starts: tuple[Start, ...]
-    string: String | None = field(default=None)
+    string: String | None = None
 
 
 def sample_launch(scene: Scene, solids: tuple[Solid, ...], rng: np.random.Generator) -> Launch:
@@ -117,7 +117,7 @@ def _falling(solid: Solid, rng: np.random.Generator, *, bouncy: bool) -> Start:
         position=(rng.uniform(-0.2, 0.2), rng.uniform(-0.15, 0.1), height),
         rotation=UPRIGHT if solid.shape == "ball" else tilted,
         velocity=(rng.uniform(-0.15, 0.15), rng.uniform(-0.06, 0.06), 0.0),
-        spin=(0.0, 0.0, 0.0) if solid.shape == "ball" else tuple(rng.uniform(-1.0, 1.0, 3)),
+        spin=(0.0, 0.0, 0.0) if solid.shape == "ball" else _three(rng),
         restitution=rng.uniform(0.6, 0.88)
         if bouncy
         else rng.uniform(0.03, 0.3) * (0.3 if solid.shape == "ball" else 1),
@@ -198,31 +198,22 @@ def _colliding(
     start_x, target_x = -heading * rng.uniform(0.45, 0.52), heading * rng.uniform(0.05, 0.2)
     gap = abs(target_x - start_x) - main.width - target.width
     speed = max(gap / (rng.uniform(0.3, 0.45) * seconds), 0.9)
-    common = {"restitution": 0.45, "density": 600.0}
     lighter = 400.0 * (scene.objects[0].scale / scene.objects[1].scale) ** 3  # so that the hit one always gives way
     if rolling is None:
-        first = Start(
-            position=(start_x, y, main.rest_height), velocity=(heading * speed, 0.0, 0.0), friction=0.03, **common
-        )
+        first = Start(position=(start_x, y, main.rest_height), friction=0.03)
     else:
         scale = speed / abs(rolling.velocity[0])
-        first = Start(
-            position=(start_x, y, main.width),
-            rotation=rolling.rotation,
-            velocity=(heading * speed, 0.0, 0.0),
-            spin=tuple(scale * s for s in rolling.spin),
-            **common,
-        )
+        spin = (scale * rolling.spin[0], scale * rolling.spin[1], scale * rolling.spin[2])
+        first = Start(position=(start_x, y, main.width), rotation=rolling.rotation, spin=spin)
+    first = replace(first, velocity=(heading * speed, 0.0, 0.0), restitution=0.45, density=600.0)
     second = _standing(target, rng, x=target_x, y=y + rng.uniform(-0.03, 0.03))
-    second = Start(
-        position=second.position,
-        rotation=second.rotation,
-        friction=0.25,
-        rolling=0.002,
-        restitution=0.45,
-        density=lighter,
-    )
+    second = replace(second, friction=0.25, rolling=0.002, restitution=0.45, density=lighter)
     return Launch(gravity=gravity, starts=(first, second))
+
+
+def _three(rng: np.random.Generator) -> Vector:
+    x, y, z = rng.uniform(-1.0, 1.0, 3)
+    return (x, y, z)
 
 
 def _about_z(angle: float, then: tuple[float, float, float, float] = UPRIGHT) -> tuple[float, float, float, float]:

@@ -4,8 +4,10 @@ Restitution: a contact is a damped spring (``solref`` with negative numbers: sti
 bounce keeps the share e = exp(-pi z / sqrt(1 - z^2)) of its speed; solved for z here.
 """
 
+import importlib
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -35,11 +37,10 @@ class Motion:
 
 def simulate(solids: tuple[Solid, ...], launch: Launch, frames: int) -> Motion:
     """Run the model for ``frames`` frames; the first one is the start."""
-    import mujoco
-
+    mujoco: Any = importlib.import_module("mujoco")  # its native part has no types
     model = mujoco.MjModel.from_xml_string(mjcf(solids, launch))
     data = mujoco.MjData(model)
-    _set_velocities(model, data, launch)
+    _set_velocities(data, launch)
     mujoco.mj_forward(model, data)
     bodies = [model.body(f"object{i}").id for i in range(len(solids))]
     names = {model.geom(f"object{i}").id: i for i in range(len(solids))}
@@ -54,7 +55,7 @@ def simulate(solids: tuple[Solid, ...], launch: Launch, frames: int) -> Motion:
         for step in range(STEPS_PER_FRAME):
             for when, index in kicks:
                 if when == frame * STEPS_PER_FRAME + step:
-                    _kick(model, data, index, launch.starts[index])
+                    _kick(data, index, launch.starts[index])
             mujoco.mj_step(model, data)
             for pair in data.contact.geom[: data.ncon] if data.ncon else ():
                 touched = [names[g] for g in pair if g in names]
@@ -99,7 +100,7 @@ def _surface(start: Start) -> str:
     )
 
 
-def _set_velocities(model, data, launch: Launch) -> None:
+def _set_velocities(data: Any, launch: Launch) -> None:
     if launch.string:
         data.joint("string").qpos[0] = launch.string.angle
     for i, start in enumerate(launch.starts):
@@ -108,7 +109,7 @@ def _set_velocities(model, data, launch: Launch) -> None:
         data.joint(f"free{i}").qvel[:] = [*start.velocity, *start.spin]
 
 
-def _kick(model, data, index: int, start: Start) -> None:
+def _kick(data: Any, index: int, start: Start) -> None:
     assert start.kick is not None
     data.joint(f"free{index}").qvel[:] += np.concatenate([np.asarray(v) for v in start.kick])
 

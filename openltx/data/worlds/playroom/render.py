@@ -4,26 +4,22 @@ MuJoCo's own renderer gives hard, aliased shadows and, without a GPU, a third of
 picture is drawn here. The background is one full-frame draw, each solid one draw inside its bounding rectangle.
 """
 
-import ctypes
+import atexit
 import importlib.resources
-import logging
 import math
-import os
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, UInt8
 
 from openltx.data.worlds.playroom.camera import View
+from openltx.data.worlds.playroom.offscreen import open_context
 from openltx.data.worlds.playroom.physics import Motion
 from openltx.data.worlds.playroom.scene import BACKDROPS, FLOORS, MATERIALS, PALETTE, Scene, linear
 from openltx.data.worlds.playroom.solids import KINDS, Solid
-from openltx.errors import DataError
 
-logger = logging.getLogger(__name__)
-
-ROWS, FIRST_OBJECT, ROWS_PER_OBJECT = 40, 16, 6  # the layout of `u` in shader.glsl
-MAX_OBJECTS = 3
+ROWS, FIRST_OBJECT, ROWS_PER_OBJECT = 40, 16, 6  # the layout of `u` in shader.glsl: three solids at most
 STRING_WIDTH, STRING_COLOUR = 0.008, (60, 56, 52)
 WALL_DISTANCE = 2.5
 
@@ -44,17 +40,18 @@ class Item:
 
 
 class Renderer:
-    """An off-screen context of ``size`` x ``size`` pixels; one per process, used from one thread. Close it after use.
+    """An off-screen context of ``size`` x ``size`` pixels; one per process, used from one thread, freed at exit.
 
     Raises ``DataError`` if the machine has neither EGL nor OSMesa.
     """
 
     def __init__(self, size: int = 128) -> None:
         self.size = size
-        self._context = _open_context(size)
+        self._context = open_context(size)
+        atexit.register(self._context.free)  # while the OpenGL bindings are still whole
         from OpenGL import GL
 
-        self._gl = GL
+        self._gl: Any = GL
         self._programs = [self._program("#define BACKGROUND\n"), self._program("")]
         self._target()
 
@@ -68,10 +65,6 @@ class Renderer:
             items = _items(scene, solids, motion, index)
             frames[index] = self._frame(stage, view, items, casters=len(solids))
         return frames
-
-    def close(self) -> None:
-        """Free the context."""
-        self._context.free()
 
     def _frame(self, stage: np.ndarray, view: View, items: list[Item], casters: int) -> np.ndarray:
         gl = self._gl
@@ -95,7 +88,7 @@ class Renderer:
 
     def _program(self, defines: str) -> tuple[int, dict[str, int]]:
         gl = self._gl
-        source = importlib.resources.files(__package__).joinpath("shader.glsl").read_text()
+        source = importlib.resources.files("openltx.data.worlds.playroom").joinpath("shader.glsl").read_text()
         program = gl.glCreateProgram()
         for kind, text in (
             (gl.GL_VERTEX_SHADER, VERTEX_SHADER),
@@ -194,39 +187,3 @@ def _rectangle(view: View, item: Item, size: int) -> tuple[int, int, int, int]:
     low = [min(max(math.floor(v - radius), 0), size) for v in (x, y)]
     high = [min(max(math.ceil(v + radius), 0), size) for v in (x, y)]
     return low[0], low[1], high[0] - low[0], high[1] - low[1]
-
-
-def _open_context(size: int):
-    """MuJoCo's off-screen context: EGL where there is one, else OSMesa; ``MUJOCO_GL`` decides if it is set."""
-    os.environ.setdefault("LP_NUM_THREADS", "1")  # llvmpipe: one core a process
-    backend = os.environ.setdefault("MUJOCO_GL", choose_backend())
-    try:
-        if backend == "osmesa":
-            from mujoco.osmesa import GLContext
-        else:
-            from mujoco.egl import GLContext
-        context = GLContext(size, size)
-        context.make_current()
-        return context
-    except ModuleNotFoundError as error:
-        raise DataError('The Playroom world needs MuJoCo: pip install "openltx[world]".') from error
-    except Exception as error:
-        raise DataError(_NO_CONTEXT.format(backend, error)) from error
-
-
-_NO_CONTEXT = (
-    "No off-screen drawing on this machine ({}: {}). The Playroom world needs EGL or OSMesa: "
-    "apt-get install libegl1 libgl1-mesa-dri (or libosmesa6), then run again."
-)
-
-
-def choose_backend() -> str:
-    """``egl`` or ``osmesa``, whichever library loads. Raises ``DataError`` if neither does."""
-    for backend, library in (("egl", "libEGL.so.1"), ("osmesa", "libOSMesa.so.8"), ("osmesa", "libOSMesa.so.6")):
-        try:
-            ctypes.CDLL(library)
-        except OSError:
-            logger.debug("%s is not there", library)
-        else:
-            return backend
-    raise DataError(_NO_CONTEXT.format("neither library found", "libEGL.so.1, libOSMesa.so"))

@@ -6,6 +6,7 @@ the camera, z up; the floor is z = 0. Colours are sRGB in 0..255, as they look i
 
 import math
 from dataclasses import dataclass
+from functools import cache
 from typing import Literal, TypeVar, get_args
 
 import numpy as np
@@ -200,6 +201,7 @@ def _sample_objects(
     return tuple(objects)
 
 
+@cache
 def is_distinct(colour: str, floor: str, backdrop: str) -> bool:
     """Whether an object of this colour stands out from both tones of the floor and of the backdrop."""
     behind = BACKDROPS[backdrop]

@@ -1,0 +1,282 @@
+"""``openltx eval``: what the bundled model (or another one) is worth, in numbers and pictures."""
+
+import contextlib
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from cyclopts import App, Parameter
+from PIL.Image import Image
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from openltx.errors import AssetError, RequestError
+from openltx.pipelines.residency import Device
+
+eval_app = App(name="eval", help="Measure the VAE and the generated videos.")
+
+Tick = Callable[[int, int], None]
+
+
+@eval_app.command(name="vae")
+def vae_command(
+    *,
+    split: Literal["heldout"] = "heldout",
+    model: str = "playroom",
+    data: Path | None = None,
+    clips: Annotated[int, Parameter(name=["--clips", "-n"])] = 48,
+    t: float = 0.05,
+    noise_scale: float = 0.05,
+    frames: int | None = None,
+    seed: int = 0,
+    json: Path | None = None,
+    out: Path = Path("outputs/eval-vae"),
+    device: Device = "auto",
+) -> None:
+    """Reconstruct held-out clips with the VAE: PSNR, SSIM and LPIPS, and a page of pictures.
+
+    Without --data the clips are rendered once, into the cache.
+
+    Parameters
+    ----------
+    split
+        Which clips; so far the held-out ones.
+    model
+        "playroom" (bundled), or the path of a weight file that holds a VAE.
+    data
+        A rendered Playroom folder to take the clips from.
+    clips
+        How many clips.
+    t
+        The noise level that the decoder is told.
+    noise_scale
+        How much fresh noise the latents get.
+    frames
+        At most so many frames of each clip.
+    seed
+        Of the choice of clips and the noise.
+    json
+        Write the report here too.
+    out
+        Folder for report.md and contact_sheet.png.
+    device
+        Where to compute; auto takes CUDA, else MPS, else the CPU.
+    """
+    from openltx.eval import vae as evaluation
+    from openltx.eval.heldout import heldout_clips
+    from openltx.eval.report import write_json, write_text
+
+    network = load_autoencoder(model, device)
+    lpips = load_lpips_or_say_how()
+    settings = evaluation.Settings(t=t, noise_scale=noise_scale, frames=frames, seed=seed)
+    with progress("Rendering") as tick:
+        folder, chosen = heldout_clips(clips, data=data, seed=seed, progress=tick)
+    with progress("Reconstructing") as tick:
+        results = evaluation.evaluate(network, folder, chosen, settings, lpips, tick)
+    report = {"split": split, **evaluation.summarise(results, settings, model)}
+    text = evaluation.to_markdown(report)
+    print(text)
+    write_text(out / "report.md", text)
+    save_picture(evaluation.sheet(results), out / "contact_sheet.png")
+    write_json(json or out / "report.json", report)
+    say(f"{out}  report.md, contact_sheet.png; {json or out / 'report.json'}")
+
+
+@eval_app.command(name="playroom")
+def playroom_command(
+    *,
+    prompts: int = 200,
+    seed: int = 0,
+    model: str = "playroom",
+    data: Path | None = None,
+    image_to_video: int = 0,
+    steps: int | None = None,
+    cfg: float | None = None,
+    json: Path | None = None,
+    out: Path = Path("outputs/eval-playroom"),
+    device: Device = "auto",
+) -> None:
+    """Generate from held-out captions and judge colour, motion and shape, beside the real clips of the same scenes.
+
+    Without --data the clips are rendered once, into the cache.
+
+    Parameters
+    ----------
+    prompts
+        How many captions; 0 for none.
+    seed
+        Of the scenes and of the generation.
+    model
+        "playroom" (bundled), or the path of a weight file.
+    data
+        A rendered Playroom folder to take the scenes from.
+    image_to_video
+        Also generate from so many held-out first frames.
+    steps
+        Denoising steps, if other than the model's own.
+    cfg
+        Guidance, if other than the model's own.
+    json
+        Write the report here too.
+    out
+        Folder for the report, contact sheets and videos.
+    device
+        Where to compute; auto takes CUDA, else MPS, else the CPU.
+    """
+    from openltx.cli.output import open_generator
+    from openltx.eval import playroom as evaluation
+    from openltx.eval.heldout import heldout_clips
+    from openltx.eval.probe import load_probe
+    from openltx.eval.report import write_json, write_text
+    from openltx.pipelines.request import GenerationRequest
+
+    if max(prompts, image_to_video) < 1:
+        raise RequestError("Nothing to measure: ask for --prompts or --image-to-video of at least 1.")
+    probe, generator = load_probe(), open_generator(model, device)
+
+    def make(clip: Any, number: int, picture: Path | None) -> Any:
+        request = GenerationRequest(
+            clip.caption,
+            image=picture,
+            frames=clip.frames,
+            size=f"{clip.width}x{clip.height}",
+            fps=clip.fps,
+            steps=steps,
+            cfg=cfg,
+            seed=number,
+        )
+        video = generator(request)
+        video.save(out / ("videos" if picture is None else "from-image") / f"{number % 1_000_003:03d}.mp4")
+        return video.frames
+
+    for name in ("videos", "from-image"):
+        (out / name).mkdir(parents=True, exist_ok=True)
+    with progress("Rendering") as tick:
+        folder, chosen = heldout_clips(max(prompts, image_to_video), data=data, seed=seed, progress=tick)
+    with progress("From text") as tick:
+        trials = counted(evaluation.text_trials(make, probe, folder, chosen[:prompts], seed), prompts, tick)
+    with progress("From an image") as tick, tempfile.TemporaryDirectory() as pictures:
+        given = chosen[:image_to_video]
+        found = evaluation.image_trials(make, probe, folder, given, seed, Path(pictures))
+        images = counted(found, image_to_video, tick)
+    report = {"model": model, "fingerprint": generator.model.fingerprint, "seed": seed, "steps": steps, "cfg": cfg}
+    report |= evaluation.summarise(trials, images)
+    text = evaluation.to_markdown(report)
+    print(text)
+    write_text(out / "report.md", text)
+    write_json(json or out / "report.json", report)
+    if trials:
+        save_picture(evaluation.text_sheet(trials), out / "contact_sheet.png")
+    if images:
+        save_picture(evaluation.image_sheet(images), out / "contact_sheet_images.png")
+    say(f"{out}  report.md, contact sheets, videos; {json or out / 'report.json'}")
+
+
+@eval_app.command(name="train-probe")
+def train_probe_command(
+    *,
+    data: Path,
+    out: Path,
+    clips: int = 2000,
+    frames_per_clip: int = 4,
+    steps: int = 1200,
+    seed: int = 0,
+    threads: int = 1,
+) -> None:
+    """Train the probe, which finds solids and names their shapes, on rendered frames.
+
+    Parameters
+    ----------
+    data
+        A rendered Playroom folder; its training clips are used.
+    out
+        The safetensors file to write.
+    clips
+        How many clips.
+    frames_per_clip
+        Frames of each.
+    steps
+        Training steps, of 24 frames.
+    seed
+        Of the choice of frames, the start and the augmentation.
+    threads
+        CPU threads.
+    """
+    import torch
+
+    from openltx.eval.probe import examples_of, save_probe, train
+
+    torch.set_num_threads(threads)
+    examples = list(examples_of(data, clips=clips, frames_per_clip=frames_per_clip, seed=seed))
+    say(f"{len(examples)} frames")
+    probe = None
+    with progress("Training") as tick:
+        for step, loss, probe in train(examples, steps=steps, seed=seed):
+            tick(step, steps)
+            if step % 200 == 0:
+                say(f"step {step}  loss {loss:.3f}")
+    if probe is None:
+        raise RequestError(f"A probe needs at least one step; {steps} were asked for.")
+    save_probe(probe, out)
+    say(f"{out}  {out.stat().st_size / 1e6:.2f} MB")
+
+
+def load_autoencoder(model: str, device: Device) -> Any:
+    """The VAE of a named model or of a weight file."""
+    import torch
+
+    from openltx.checkpoints.load import BUNDLED, load_bundle, load_vae
+    from openltx.pipelines.residency import choose_device
+
+    place = choose_device(device)
+    if model in BUNDLED:
+        return load_bundle(model, dtype=torch.float32, device=place).vae
+    return load_vae(model, dtype=torch.float32, device=place)
+
+
+def load_lpips_or_say_how() -> Any:
+    """LPIPS if its weights are here, else None after a line that says how to get them."""
+    from openltx.checkpoints.assets import load_lpips
+
+    try:
+        return load_lpips("alex")
+    except AssetError as error:
+        say(f"Without LPIPS. {error}")
+        return None
+
+
+def counted(items: Iterator[Any], total: int, tick: Tick) -> list[Any]:
+    """All items, with a tick for each."""
+    found = []
+    for item in items:
+        found.append(item)
+        tick(len(found), total)
+    return found
+
+
+@contextlib.contextmanager
+def progress(what: str) -> Iterator[Tick]:
+    """A bar on stderr that appears with its first tick."""
+    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        tasks = []
+
+        def tick(done: int, total: int) -> None:
+            if not tasks:
+                tasks.append(bar.add_task(what, total=total))
+            bar.update(tasks[0], completed=done, total=total)
+
+        yield tick
+
+
+def save_picture(picture: Image, path: Path) -> None:
+    """Write a PNG atomically."""
+    partial = path.with_suffix(".tmp")
+    picture.save(partial, format="PNG")
+    partial.replace(path)
+
+
+def say(line: str) -> None:
+    """Print one line as it is."""
+    Console(soft_wrap=True, highlight=False).print(line, markup=False)

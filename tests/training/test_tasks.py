@@ -1,0 +1,146 @@
+"""The two tasks in the real loop, tiny: they learn, resume exactly, and end in a file that generates."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+import openltx
+from openltx.checkpoints.load import load_vae
+from openltx.data.datasets import ClipBatches, Stage, clips_of, read_clip
+from openltx.data.precompute import precompute, read_examples
+from openltx.media.transforms import to_tensor
+from openltx.models.bundle import LTXModel
+from openltx.models.presets import transformer_preset, vae_preset
+from openltx.models.transformer import VideoTransformer, init_weights
+from openltx.training.config import OptimConfig, RunConfig
+from openltx.training.export import export, trained_transformer, trained_vae
+from openltx.training.flow import FlowConfig, FlowTask, inference_schedule
+from openltx.training.loop import run
+from openltx.training.vae import VAELossConfig, VAETask, new_autoencoder, update_statistics
+
+OPTIM = OptimConfig(kind="muon", lr=2e-3, muon_lr=0.02)
+SAMPLING = {"frames": 9, "width": 64, "height": 32, "fps": 24.0, "steps": 2, "cfg": 2.0, "last_step": "decoder"}
+
+
+def vae_task(folder: Path, frames: int = 9) -> VAETask:
+    heldout = torch.stack([to_tensor(read_clip(folder, clip)[:9]) for clip in clips_of(folder, "heldout")])
+    return VAETask(
+        model=new_autoencoder(vae_preset("tiny"), seed=0),
+        data=ClipBatches(folder, (Stage(until=99, clips=2, frames=frames),), seed=0),
+        heldout=heldout,
+        losses=VAELossConfig(lpips=0.0, freeze_statistics_from=6),
+        optim=OPTIM,
+    )
+
+
+def flow_task(folder: Path, model: LTXModel) -> FlowTask:
+    transformer = VideoTransformer(transformer_preset("tiny"))
+    init_weights(transformer, torch.Generator().manual_seed(0))
+    model = replace(model, transformer=transformer, schedule=inference_schedule(FlowConfig()), sampling=SAMPLING)
+    config = FlowConfig(tokens_per_batch=24, caption_dropout=0.2)
+    return FlowTask(model, read_examples(folder), config, OPTIM, ["a red ball", "a blue cube"])
+
+
+def settings(out: Path, steps: int, **changes: object) -> RunConfig:
+    base = RunConfig(steps=steps, out=out, autocast="none", tensorboard=False, progress=False, ema_decay=0.5)
+    return replace(base, **changes)  # type: ignore[arg-type]
+
+
+def losses(out: Path, key: str) -> list[float]:
+    return [json.loads(line)[key] for line in (out / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def latent_folder(clip_folder: Path, tiny_model: LTXModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("latents")
+    assert tiny_model.text is not None
+    precompute(clip_folder, folder, tiny_model.vae, tiny_model.text, phrasings=2)
+    return folder
+
+
+def test_the_vae_learns_freezes_its_statistics_and_resumes_exactly(clip_folder: Path, tmp_path: Path) -> None:
+    whole = vae_task(clip_folder)
+    run(whole, settings(tmp_path / "whole", 8))
+    curve = losses(tmp_path / "whole", "reconstruction/loss")
+    assert curve[-1] < 0.8 * curve[0]
+    assert list((tmp_path / "whole" / "samples").glob("*.png"))
+
+    run(vae_task(clip_folder), settings(tmp_path / "parts", 5))
+    run(vae_task(clip_folder), settings(tmp_path / "parts", 8))
+    assert losses(tmp_path / "parts", "reconstruction/loss") == curve
+
+    std = losses(tmp_path / "whole", "reconstruction/latent_std")
+    assert std[5] == std[6] == std[7]
+    assert std[4] != std[5]
+
+
+def test_images_train_as_clips_of_one_frame(clip_folder: Path, tmp_path: Path) -> None:
+    run(vae_task(clip_folder, frames=1), settings(tmp_path, 2))
+    assert len(losses(tmp_path, "reconstruction/dwt")) == 2
+
+
+def test_running_statistics_settle_on_those_of_the_latents() -> None:
+    model = new_autoencoder(vae_preset("tiny"), seed=0)
+    latents = 3 + 2 * torch.randn(64, 16, 2, 2, 2, generator=torch.Generator().manual_seed(0))
+    for _ in range(400):
+        update_statistics(model, latents, 0.05)
+    torch.testing.assert_close(model.per_channel_statistics.mean, latents.mean((0, 2, 3, 4)), rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(model.per_channel_statistics.std, latents.std((0, 2, 3, 4)), rtol=2e-2, atol=1e-3)
+
+
+def test_the_transformer_learns_and_resumes_exactly(latent_folder: Path, tiny_model: LTXModel, tmp_path: Path) -> None:
+    run(flow_task(latent_folder, tiny_model), settings(tmp_path / "whole", 30, sample_every=30))
+    curve = losses(tmp_path / "whole", "flow/loss")
+    assert sum(curve[-5:]) < 0.9 * sum(curve[:5])
+    assert list((tmp_path / "whole" / "samples").glob("*.png"))
+
+    run(flow_task(latent_folder, tiny_model), settings(tmp_path / "parts", 17))
+    run(flow_task(latent_folder, tiny_model), settings(tmp_path / "parts", 30))
+    assert losses(tmp_path / "parts", "flow/loss") == curve
+
+
+def test_a_batch_has_clips_of_one_length_and_about_the_same_number_of_tokens(
+    latent_folder: Path, tiny_model: LTXModel
+) -> None:
+    task = flow_task(latent_folder, tiny_model)
+    shapes = {task.batch(step, 0).clean.shape[:2] for step in range(12)}
+    assert shapes == {(24 // 6, 6), (24 // 8, 8)}
+    assert any((task.batch(step, 0).text_mask.sum(1) == 2).any() for step in range(12))  # an empty caption: two tokens
+
+
+def test_conditioned_first_frames_are_nearly_clean_and_out_of_the_loss(
+    latent_folder: Path, tiny_model: LTXModel
+) -> None:
+    task = flow_task(latent_folder, tiny_model)
+    task.config = replace(task.config, first_frame_probability=1.0)
+    seen = []
+    task.model.transformer.register_forward_pre_hook(lambda _, arguments: seen.append(arguments))
+    batch = task.batch(0, 0)
+    task.loss(batch, 0, torch.Generator().manual_seed(0))
+    (tokens, times, *_), first = seen[0], batch.shape.height * batch.shape.width
+    assert times[:, :first].max() <= task.config.first_frame_max_t
+    assert (tokens[:, :first] - batch.clean[:, :first]).abs().mean() < 0.2
+    assert (times[:, first:] == times[:, first : first + 1]).all()
+
+
+def test_runs_become_a_file_that_generates(
+    clip_folder: Path, latent_folder: Path, tiny_model: LTXModel, tmp_path: Path
+) -> None:
+    run(vae_task(clip_folder), settings(tmp_path / "vae", 1))
+    run(flow_task(latent_folder, tiny_model), settings(tmp_path / "flow", 1))
+    path = tmp_path / "model.safetensors"
+    export(
+        path,
+        trained_transformer(tmp_path / "flow", transformer_preset("tiny")),
+        trained_vae(tmp_path / "vae", vae_preset("tiny")),
+        schedule=inference_schedule(FlowConfig()),
+        sampling=SAMPLING,
+        text_encoder="all-MiniLM-L6-v2",
+        world="playroom",
+    )
+    assert load_vae(path).config == vae_preset("tiny")
+    video = openltx.generate(openltx.load(path, device="cpu"), prompt="a red ball", seed=1)
+    assert video.frames.shape == (9, 32, 64, 3)
