@@ -4,18 +4,31 @@ import contextlib
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
+import torch
 from cyclopts import App, Parameter
 from PIL.Image import Image
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from openltx.checkpoints.assets import load_lpips
+from openltx.checkpoints.load import BUNDLED, load_bundle, load_vae
+from openltx.cli.output import open_generator
 from openltx.errors import AssetError, RequestError
-from openltx.pipelines.residency import Device
+from openltx.eval import playroom, vae
+from openltx.eval.heldout import heldout_clips
+from openltx.eval.probe import examples_of, load_probe, save_probe, train
+from openltx.eval.report import write_json, write_text
+from openltx.eval.vae import Settings
+from openltx.models.lpips import LPIPS
+from openltx.models.vae.autoencoder import VideoAutoencoder
+from openltx.pipelines.residency import Device, choose_device
 
 eval_app = App(name="eval", help="Measure the VAE and the generated videos.")
 
+DEFAULTS = Settings()
+T = TypeVar("T")
 Tick = Callable[[int, int], None]
 
 
@@ -26,10 +39,7 @@ def vae_command(
     model: str = "playroom",
     data: Path | None = None,
     clips: Annotated[int, Parameter(name=["--clips", "-n"])] = 48,
-    t: float = 0.05,
-    noise_scale: float = 0.05,
-    frames: int | None = None,
-    seed: int = 0,
+    settings: Annotated[Settings, Parameter(name="*")] = DEFAULTS,
     json: Path | None = None,
     out: Path = Path("outputs/eval-vae"),
     device: Device = "auto",
@@ -48,39 +58,20 @@ def vae_command(
         A rendered Playroom folder to take the clips from.
     clips
         How many clips.
-    t
-        The noise level that the decoder is told.
-    noise_scale
-        How much fresh noise the latents get.
-    frames
-        At most so many frames of each clip.
-    seed
-        Of the choice of clips and the noise.
     json
-        Write the report here too.
+        Where to write the report (default: report.json in the folder).
     out
-        Folder for report.md and contact_sheet.png.
+        Folder for report.md, report.json and contact_sheet.png.
     device
         Where to compute; auto takes CUDA, else MPS, else the CPU.
     """
-    from openltx.eval import vae as evaluation
-    from openltx.eval.heldout import heldout_clips
-    from openltx.eval.report import write_json, write_text
-
-    network = load_autoencoder(model, device)
-    lpips = load_lpips_or_say_how()
-    settings = evaluation.Settings(t=t, noise_scale=noise_scale, frames=frames, seed=seed)
+    network, lpips = load_autoencoder(model, device), load_lpips_or_say_how()
     with progress("Rendering") as tick:
-        folder, chosen = heldout_clips(clips, data=data, seed=seed, progress=tick)
+        folder, chosen = heldout_clips(clips, data=data, seed=settings.seed, progress=tick)
     with progress("Reconstructing") as tick:
-        results = evaluation.evaluate(network, folder, chosen, settings, lpips, tick)
-    report = {"split": split, **evaluation.summarise(results, settings, model)}
-    text = evaluation.to_markdown(report)
-    print(text)
-    write_text(out / "report.md", text)
-    save_picture(evaluation.sheet(results), out / "contact_sheet.png")
-    write_json(json or out / "report.json", report)
-    say(f"{out}  report.md, contact_sheet.png; {json or out / 'report.json'}")
+        results = vae.evaluate(network, folder, chosen, settings, lpips, tick)
+    report = {"split": split, **vae.summarise(results, settings, model)}
+    publish(report, vae.to_markdown(report), {"contact_sheet.png": vae.sheet(results)}, out, json)
 
 
 @eval_app.command(name="playroom")
@@ -118,59 +109,29 @@ def playroom_command(
     cfg
         Guidance, if other than the model's own.
     json
-        Write the report here too.
+        Where to write the report (default: report.json in the folder).
     out
-        Folder for the report, contact sheets and videos.
+        Folder for the report, the contact sheets and the videos.
     device
         Where to compute; auto takes CUDA, else MPS, else the CPU.
     """
-    from openltx.cli.output import open_generator
-    from openltx.eval import playroom as evaluation
-    from openltx.eval.heldout import heldout_clips
-    from openltx.eval.probe import load_probe
-    from openltx.eval.report import write_json, write_text
-    from openltx.pipelines.request import GenerationRequest
-
     if max(prompts, image_to_video) < 1:
         raise RequestError("Nothing to measure: ask for --prompts or --image-to-video of at least 1.")
     probe, generator = load_probe(), open_generator(model, device)
-
-    def make(clip: Any, number: int, picture: Path | None) -> Any:
-        request = GenerationRequest(
-            clip.caption,
-            image=picture,
-            frames=clip.frames,
-            size=f"{clip.width}x{clip.height}",
-            fps=clip.fps,
-            steps=steps,
-            cfg=cfg,
-            seed=number,
-        )
-        video = generator(request)
-        video.save(out / ("videos" if picture is None else "from-image") / f"{number % 1_000_003:03d}.mp4")
-        return video.frames
-
-    for name in ("videos", "from-image"):
-        (out / name).mkdir(parents=True, exist_ok=True)
+    make = playroom.maker(generator, seed=seed, steps=steps, cfg=cfg, out=out / "videos")
     with progress("Rendering") as tick:
         folder, chosen = heldout_clips(max(prompts, image_to_video), data=data, seed=seed, progress=tick)
     with progress("From text") as tick:
-        trials = counted(evaluation.text_trials(make, probe, folder, chosen[:prompts], seed), prompts, tick)
+        trials = counted(playroom.text_trials(make, probe, folder, chosen[:prompts]), prompts, tick)
     with progress("From an image") as tick, tempfile.TemporaryDirectory() as pictures:
-        given = chosen[:image_to_video]
-        found = evaluation.image_trials(make, probe, folder, given, seed, Path(pictures))
+        found = playroom.image_trials(make, probe, folder, chosen[:image_to_video], Path(pictures))
         images = counted(found, image_to_video, tick)
     report = {"model": model, "fingerprint": generator.model.fingerprint, "seed": seed, "steps": steps, "cfg": cfg}
-    report |= evaluation.summarise(trials, images)
-    text = evaluation.to_markdown(report)
-    print(text)
-    write_text(out / "report.md", text)
-    write_json(json or out / "report.json", report)
-    if trials:
-        save_picture(evaluation.text_sheet(trials), out / "contact_sheet.png")
+    report |= playroom.summarise(trials, images)
+    sheets = {"contact_sheet.png": playroom.text_sheet(trials)} if trials else {}
     if images:
-        save_picture(evaluation.image_sheet(images), out / "contact_sheet_images.png")
-    say(f"{out}  report.md, contact sheets, videos; {json or out / 'report.json'}")
+        sheets["contact_sheet_images.png"] = playroom.image_sheet(images)
+    publish(report, playroom.to_markdown(report), sheets, out, json)
 
 
 @eval_app.command(name="train-probe")
@@ -178,9 +139,9 @@ def train_probe_command(
     *,
     data: Path,
     out: Path,
-    clips: int = 2000,
-    frames_per_clip: int = 4,
-    steps: int = 1200,
+    clips: int = 3000,
+    frames_per_clip: int = 3,
+    steps: int = 1600,
     seed: int = 0,
     threads: int = 1,
 ) -> None:
@@ -203,42 +164,31 @@ def train_probe_command(
     threads
         CPU threads.
     """
-    import torch
-
-    from openltx.eval.probe import examples_of, save_probe, train
-
+    if steps < 1:
+        raise RequestError(f"A probe needs at least one step; {steps} were asked for.")
     torch.set_num_threads(threads)
     examples = list(examples_of(data, clips=clips, frames_per_clip=frames_per_clip, seed=seed))
     say(f"{len(examples)} frames")
-    probe = None
     with progress("Training") as tick:
         for step, loss, probe in train(examples, steps=steps, seed=seed):
             tick(step, steps)
             if step % 200 == 0:
                 say(f"step {step}  loss {loss:.3f}")
-    if probe is None:
-        raise RequestError(f"A probe needs at least one step; {steps} were asked for.")
-    save_probe(probe, out)
+            if step == steps:
+                save_probe(probe, out)
     say(f"{out}  {out.stat().st_size / 1e6:.2f} MB")
 
 
-def load_autoencoder(model: str, device: Device) -> Any:
+def load_autoencoder(model: str, device: Device) -> VideoAutoencoder:
     """The VAE of a named model or of a weight file."""
-    import torch
-
-    from openltx.checkpoints.load import BUNDLED, load_bundle, load_vae
-    from openltx.pipelines.residency import choose_device
-
     place = choose_device(device)
     if model in BUNDLED:
         return load_bundle(model, dtype=torch.float32, device=place).vae
     return load_vae(model, dtype=torch.float32, device=place)
 
 
-def load_lpips_or_say_how() -> Any:
+def load_lpips_or_say_how() -> LPIPS | None:
     """LPIPS if its weights are here, else None after a line that says how to get them."""
-    from openltx.checkpoints.assets import load_lpips
-
     try:
         return load_lpips("alex")
     except AssetError as error:
@@ -246,7 +196,7 @@ def load_lpips_or_say_how() -> Any:
         return None
 
 
-def counted(items: Iterator[Any], total: int, tick: Tick) -> list[Any]:
+def counted(items: Iterator[T], total: int, tick: Tick) -> list[T]:
     """All items, with a tick for each."""
     found = []
     for item in items:
@@ -268,6 +218,17 @@ def progress(what: str) -> Iterator[Tick]:
             bar.update(tasks[0], completed=done, total=total)
 
         yield tick
+
+
+def publish(report: dict[str, Any], text: str, pictures: dict[str, Image], out: Path, json: Path | None) -> None:
+    """Print the report, and write it with its pictures."""
+    print(text)
+    json = json or out / "report.json"
+    write_text(out / "report.md", text)
+    write_json(json, report)
+    for name, picture in pictures.items():
+        save_picture(picture, out / name)
+    say(f"{out}  report.md, {', '.join(pictures)}; {json}")
 
 
 def save_picture(picture: Image, path: Path) -> None:

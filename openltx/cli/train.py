@@ -39,6 +39,7 @@ def vae(
     out
         Folder of the run: checkpoints, samples, logs.
     """
+    from openltx.checkpoints.assets import load_lpips
     from openltx.data.datasets import ClipBatches, clips_of, read_clip
     from openltx.media.transforms import to_tensor
     from openltx.recipes import playroom
@@ -51,9 +52,10 @@ def vae(
     task = VAETask(
         model=new_autoencoder(playroom.VAE, config.seed),
         data=ClipBatches(data, playroom.VAE_STAGES, seed=config.seed),
-        heldout=torch.stack(heldout),
+        heldout=heldout,
         losses=playroom.VAE_LOSSES,
         optim=playroom.VAE_OPTIM,
+        perceptual=load_lpips("vgg") if playroom.VAE_LOSSES.lpips else None,
     )
     loop.run(task, config, allow_changes=allow_changes)
 

@@ -1,26 +1,35 @@
 """How the camera moves, seen on the floor, so that the motion of solids can be told from it.
 
-Playroom's cameras move steadily through a clip. Their effect on the lower half of the picture, which is floor whatever
-the camera's pitch, is fitted to the brightness of all neighbouring frames together (Lucas and Kanade 1981: coarse to
-fine, outliers such as moving shadows weighed down, solids left out) with four steady rates: a shift (pan), a scale
-(zoom), and a shear with a tilt about the middle of the stage (orbit). A floor without texture seems to stand still.
+Playroom's cameras make one steady move through a clip, or none. The lower half of the picture is floor whatever the
+camera's pitch; there a pan is a shift, a zoom a scale about the picture's middle, and an orbit a shear and a tilt about
+the middle of the stage. For each of these moves the amount is found that best predicts each frame from the one before
+(all amounts are tried, the best is refined as Lucas and Kanade 1981 do), with solids left out and outliers such as
+moving shadows weighed down. The move that predicts best wins, if it is clearly better than no move.
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Bool, UInt8
 
-LEVELS = (8, 4, 2)  # pixels are averaged over squares of this side, coarse to fine
+CELL = 2  # pixels are averaged over squares of this side
+STEP = 2  # frames from a frame to the one that it predicts
+PAIRS = 12  # at most so many pairs of frames, evenly spread
 ITERATIONS = 4
-RIDGE = 3e-8  # pull towards rest
+OUTLIER = 0.08  # differences of brightness (of 1) beyond this count no more
+CLEARLY = 0.96  # the error that a move may leave, as a share of that of no move
 STAGE_ROW = 0.82  # where the floor at the middle of the stage appears, as a share of the picture's height
+TILT = -0.22  # of the shear, in an orbit
+
+Move = Literal["static", "pan", "zoom", "orbit"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class CameraMotion:
-    """The floor's motion from each frame to the next, in pixels; ``centre`` (x, y) and ``stage_y`` place the basis."""
+    """The move, and the floor's motion from each frame to the next, in pixels; ``centre`` and ``stage_y`` place it."""
 
+    move: Move
     pan: float
     zoom: float
     shear: float
@@ -34,66 +43,105 @@ class CameraMotion:
         return self.pan + self.zoom * u + self.shear * w, self.zoom * v + self.tilt * u
 
 
-def camera_motion(
-    frames: UInt8[np.ndarray, "F H W 3"], solids: Bool[np.ndarray, "F H W"], step: int = 3
-) -> CameraMotion:
-    """Fit the rates to frames ``step`` apart, leaving out the pixels of ``solids``."""
-    grey = (frames[::step].astype(np.float32) @ np.array([0.299, 0.587, 0.114], np.float32)) / 255
-    hidden = solids[::step]
+def camera_motion(frames: UInt8[np.ndarray, "F H W 3"], solids: Bool[np.ndarray, "F H W"]) -> CameraMotion:
+    """The move that explains the floor best, leaving out the pixels of ``solids``."""
     height, width = frames.shape[1:3]
-    top = height // 2
-    rates = np.zeros(4)  # pan, and zoom, shear, tilt times half the width, so that all are pixels a step
-    if len(grey) > 1:
-        for level in LEVELS:
-            images = _shrink(grey[:, top:], level)
-            seen = _shrink((~(hidden[:-1] | hidden[1:]))[:, top:].astype(np.float32), level) > 0.99
-            rates = _refine(images, seen, _basis(images.shape[1:], level, top, height, width), rates, level)
-    pan, zoom, shear, tilt = rates / step / np.array([1, width / 2, width / 2, width / 2])
+    move, rates = _best(_Floor(frames, solids)) if len(frames) > STEP else ("static", np.zeros(4))
+    pan, zoom, shear, tilt = (rates / STEP / np.array([1, width / 2, width / 2, width / 2])).tolist()
     return CameraMotion(
-        pan=pan, zoom=zoom, shear=shear, tilt=tilt, centre=(width / 2, height / 2), stage_y=STAGE_ROW * height
+        move=move,
+        pan=pan,
+        zoom=zoom,
+        shear=shear,
+        tilt=tilt,
+        centre=(width / 2, height / 2),
+        stage_y=STAGE_ROW * height,
     )
 
 
-def _basis(shape: tuple[int, ...], level: int, top: int, height: int, width: int) -> np.ndarray:
-    """(2 4 h w): the displacement (x, y) in pixels that each rate causes at each cell."""
-    rows, columns = np.mgrid[: shape[0], : shape[1]]
-    u = ((columns + 0.5) * level - width / 2) / (width / 2)
-    v = ((rows + 0.5) * level + top - height / 2) / (width / 2)
-    w = ((rows + 0.5) * level + top - STAGE_ROW * height) / (width / 2)
-    zero, one = np.zeros_like(u), np.ones_like(u)
-    return np.stack([np.stack([one, u, w, zero]), np.stack([zero, v, zero, u])])
+class _Floor:
+    """Pairs of frames of the lower half, and what each rate does there.
+
+    Rates are pan, zoom, shear and tilt, the last three times half the width: all are pixels a step.
+    """
+
+    def __init__(self, frames: np.ndarray, solids: np.ndarray) -> None:
+        height, width = frames.shape[1:3]
+        top = height // 2
+        grey = _shrink(frames[:, top:].astype(np.float32) @ np.array([0.299, 0.587, 0.114], np.float32) / 255)
+        clear = _shrink((~solids[:, top:]).astype(np.float32)) > 0.99
+        last = len(frames) - STEP
+        starts = np.unique(np.linspace(0, last - 1, min(PAIRS, last)).round().astype(int))
+        self.first, self.second = grey[starts], grey[starts + STEP]
+        self.seen = clear[starts] & clear[starts + STEP]
+        self.slopes = np.gradient(self.second, axis=2), np.gradient(self.second, axis=1)
+        self.rows, self.columns = np.mgrid[: grey.shape[1], : grey.shape[2]]
+        u = ((self.columns + 0.5) * CELL - width / 2) / (width / 2)
+        v = ((self.rows + 0.5) * CELL + top - height / 2) / (width / 2)
+        w = ((self.rows + 0.5) * CELL + top - STAGE_ROW * height) / (width / 2)
+        zero, one = np.zeros_like(u), np.ones_like(u)
+        self.basis = np.stack([np.stack([one, u, w, zero]), np.stack([zero, v, zero, u])]) / CELL
+
+    def error(self, rates: np.ndarray) -> float:
+        """Mean difference between the frames and their predictions, outliers cut."""
+        found, _ = self._compare(rates, with_slopes=False)
+        return float(np.minimum(np.abs(found), OUTLIER).mean()) if len(found) else OUTLIER
+
+    def refine(self, rates: np.ndarray, free: list[int]) -> np.ndarray:
+        """Gauss-Newton steps on the ``free`` rates."""
+        rates = rates.copy()
+        for _ in range(ITERATIONS):
+            error, jacobian = self._compare(rates, with_slopes=True)
+            if len(error) < 200:
+                break
+            jacobian = jacobian[free]
+            scale = 3 * np.median(np.abs(error)) + 0.004
+            weight = 1 / (1 + (error / scale) ** 2) ** 2
+            normal = (jacobian * weight) @ jacobian.T + 1e-9 * len(error) * np.eye(len(free))
+            rates[free] -= np.linalg.solve(normal, (jacobian * weight) @ error)
+        return rates
+
+    def _compare(self, rates: np.ndarray, *, with_slopes: bool) -> tuple[np.ndarray, np.ndarray]:
+        from scipy.ndimage import map_coordinates
+
+        shift_x, shift_y = np.tensordot(rates, self.basis, (0, 1))
+        at = np.stack([self.rows + shift_y, self.columns + shift_x])
+        inside = (at >= 0).all(0) & (at[0] <= self.rows.max()) & (at[1] <= self.columns.max())
+        errors, jacobians = [np.zeros(0)], [np.zeros((4, 0))]
+        for i, (first, second, seen) in enumerate(zip(self.first, self.second, self.seen, strict=True)):
+            use = inside & seen
+            places = at[:, use]
+            errors.append(map_coordinates(second, places, order=1) - first[use])
+            if with_slopes:
+                dx, dy = (map_coordinates(slope[i], places, order=1) for slope in self.slopes)
+                jacobians.append(dx * self.basis[0][:, use] + dy * self.basis[1][:, use])
+        return np.concatenate(errors), np.concatenate(jacobians, axis=1)
 
 
-def _refine(images: np.ndarray, seen: np.ndarray, basis: np.ndarray, rates: np.ndarray, level: int) -> np.ndarray:
-    """Gauss-Newton steps on one level."""
-    from scipy.ndimage import map_coordinates
-
-    rows, columns = np.mgrid[: images.shape[1], : images.shape[2]]
-    slopes = np.stack(np.gradient(images, axis=(2, 1)))  # (x and y, F, h, w)
-    for _ in range(ITERATIONS):
-        shift_x, shift_y = np.tensordot(rates, basis, (0, 1)) / level
-        at = np.stack([rows + shift_y, columns + shift_x])
-        inside = (at >= 0).all(0) & (at[0] <= rows.max()) & (at[1] <= columns.max())
-        normal, right = np.zeros((4, 4)), np.zeros(4)
-        errors, jacobians = [], []
-        for first, second, dx, dy, visible in zip(images, images[1:], slopes[0, 1:], slopes[1, 1:], seen, strict=False):
-            use = inside & visible
-            gx, gy, warped = (map_coordinates(a, at[:, use], order=1) for a in (dx, dy, second))
-            errors.append(warped - first[use])
-            jacobians.append((gx * basis[0][:, use] + gy * basis[1][:, use]) / level)
-        error, jacobian = np.concatenate(errors), np.concatenate(jacobians, axis=1)
-        if len(error) < 200:
-            return rates
-        scale = 3 * np.median(np.abs(error)) + 0.004
-        weight = 1 / (1 + (error / scale) ** 2) ** 2
-        normal = (jacobian * weight) @ jacobian.T + RIDGE * len(error) * np.eye(4)
-        right = (jacobian * weight) @ error + RIDGE * len(error) * rates
-        rates = rates - np.linalg.solve(normal, right)
-    return rates
+def _best(floor: _Floor) -> tuple[Move, np.ndarray]:
+    """The move and its rates."""
+    chosen: tuple[Move, np.ndarray] = ("static", np.zeros(4))
+    least = CLEARLY * floor.error(chosen[1])
+    for move, (direction, amounts, free) in MOVES.items():
+        start = min((amount * direction for amount in amounts), key=floor.error)
+        rates = floor.refine(start, free)
+        if np.abs(rates).max() > np.abs(amounts).max():  # no camera of this world; some accident of texture
+            rates = start
+        if (error := floor.error(rates)) < least:
+            chosen, least = (move, rates), error
+    return chosen
 
 
-def _shrink(images: np.ndarray, factor: int) -> np.ndarray:
+def _shrink(images: np.ndarray) -> np.ndarray:
     count, height, width = images.shape
-    height, width = height // factor, width // factor
-    cut = images[:, : height * factor, : width * factor]
-    return cut.reshape(count, height, factor, width, factor).mean((2, 4))
+    height, width = height // CELL, width // CELL
+    cut = images[:, : height * CELL, : width * CELL]
+    return cut.reshape(count, height, CELL, width, CELL).mean((2, 4))
+
+
+# Direction in the space of rates, amounts to try (pixels a step), rates to refine.
+MOVES: dict[Move, tuple[np.ndarray, np.ndarray, list[int]]] = {
+    "pan": (np.array([1, 0, 0, 0]), np.linspace(-5, 5, 26), [0]),
+    "zoom": (np.array([0, 1, 0, 0]), np.linspace(-3, 3, 22), [1]),
+    "orbit": (np.array([0, 0, 1, TILT]), np.linspace(-10, 10, 42), [0, 2, 3]),
+}

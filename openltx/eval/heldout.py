@@ -20,7 +20,7 @@ Progress = Callable[[int, int], None]
 
 
 def heldout_clips(
-    count: int, *, data: Path | None = None, seed: int = 0, progress: Progress = lambda done, total: None
+    count: int, *, data: Path | None = None, seed: int = 0, progress: Progress = lambda *_: None
 ) -> tuple[Path, list[Clip]]:
     """A folder and ``count`` of its held-out clips.
 
@@ -55,18 +55,15 @@ def rendered(count: int, seed: int, progress: Progress) -> tuple[Path, list[Clip
         return folder, clips[:count]
     write_world(folder, describe(world, count))
     renderer = Renderer(SIZE)
-    try:
-        for index in candidates(world, start=clips[-1].truth["scene"] + 1 if clips else 0):
-            clip = make_clip(folder, world, index, renderer)
-            if clip.split != "heldout":
-                continue
-            append_clip(folder, clip)
-            clips.append(clip)
-            progress(len(clips), count)
-            if len(clips) == count:
-                break
-    finally:
-        renderer.close()
+    for index in candidates(world, start=clips[-1].truth["scene"] + 1 if clips else 0):
+        clip = make_clip(folder, world, index, renderer)
+        if clip.split != "heldout":  # its first proposed scene could not be played, and another took its place
+            continue
+        append_clip(folder, clip)
+        clips.append(clip)
+        progress(len(clips), count)
+        if len(clips) == count:
+            break
     return folder, clips
 
 

@@ -22,8 +22,9 @@ from openltx.eval.tracking import Scene, Track
 
 Motion = Literal["left", "right", "toward", "away", "drop", "bounce", "topple", "swing", "collide", "still", "unseen"]
 
-GROWTH = 0.16  # logarithm of the factor of size
-PUSHED = 0.055  # how far the second solid of a collision moves
+GROWTH = 0.28  # logarithm of the factor of size
+NEARER, FARTHER = 0.03, -0.02  # how far the lowest point goes down or up the picture with it
+PUSHED = 0.07  # how far the second solid of a collision moves
 SWUNG = (0.20, 0.06)  # how far a swing goes one way, and at least back
 SWUNG_WIDE = 0.45  # as far as this nothing goes that falls: half a swing
 FALLEN = 0.07  # how far the lowest point comes down
@@ -102,8 +103,10 @@ def motion_of(scene: Scene, main: Track | None, width: int) -> Motion:
     growth = ends(smooth(main.growth))
     there, back = sweeps(x)
     others = [smooth(track.path[:, 0] / width) for track in scene.tracks if track is not main]
-    if abs(growth) > GROWTH:
-        return "toward" if growth > 0 else "away"
+    if growth > GROWTH and ends(bottom) > NEARER:
+        return "toward"
+    if growth < -GROWTH and ends(bottom) < FARTHER:
+        return "away"
     if any(abs(ends(other)) > PUSHED for other in others):
         return "collide"
     fallen = ends(bottom, highest=True) > FALLEN

@@ -1,4 +1,4 @@
-"""Does the model make what its prompts say? Held-out Playroom captions, generated, judged, and set beside the real clips.
+"""Does a model make what its prompts say? Held-out captions, generated, judged, and set beside the real clips.
 
 Every held-out scene gives a caption and a real clip. A video is generated from the caption alone, and the same judges
 (`judge`) look at both: what they say of the real clips is the ceiling, the ratio of the two the result. With first
@@ -24,10 +24,12 @@ from openltx.eval.tracking import observe
 from openltx.media.contact_sheet import contact_sheet
 from openltx.media.io import read_video
 from openltx.media.transforms import to_tensor
+from openltx.pipelines.generate import Generator
+from openltx.pipelines.request import GenerationRequest
 
 Frames = UInt8[np.ndarray, "F H W 3"]
 Maker = Callable[[Clip, int, Path | None], Frames]
-"""A clip, the seed, and a first frame to start from (or None) -> the frames of a generated video."""
+"""A clip, its place in the list, and a picture to start from (or None) -> the frames of a generated video."""
 
 ATTRIBUTES = ("colour", "motion", "shape", "all_correct")
 KEPT_PART = 1 / 3  # the last part of a video, in which the solid must still have its colour
@@ -56,11 +58,33 @@ class ImageTrial:
     colour_kept_in_real: bool
 
 
-def text_trials(make: Maker, probe: Probe, data: Path, clips: Sequence[Clip], seed: int) -> Iterator[Trial]:
+def maker(generator: Generator, *, seed: int, steps: int | None, cfg: float | None, out: Path) -> Maker:
+    """Makes videos of the clips' own size and length with a model, and keeps them as MP4 in the folder ``out``."""
+
+    def make(clip: Clip, index: int, picture: Path | None) -> Frames:
+        request = GenerationRequest(
+            clip.caption,
+            image=picture,
+            frames=clip.frames,
+            size=f"{clip.width}x{clip.height}",
+            fps=clip.fps,
+            steps=steps,
+            cfg=cfg,
+            seed=seed * 1_000_003 + index,
+        )
+        video = generator(request)
+        video.save(out / f"{'text' if picture is None else 'image'}-{index:03d}.mp4")
+        return video.frames
+
+    out.mkdir(parents=True, exist_ok=True)
+    return make
+
+
+def text_trials(make: Maker, probe: Probe, data: Path, clips: Sequence[Clip]) -> Iterator[Trial]:
     """Generate from each clip's caption, and judge it and the real clip."""
     for index, clip in enumerate(clips):
         real, _ = read_video(data / clip.path)
-        generated = make(clip, seed * 1_000_003 + index, None)
+        generated = make(clip, index, None)
         yield Trial(
             clip=clip,
             generated=generated,
@@ -70,15 +94,13 @@ def text_trials(make: Maker, probe: Probe, data: Path, clips: Sequence[Clip], se
         )
 
 
-def image_trials(
-    make: Maker, probe: Probe, data: Path, clips: Sequence[Clip], seed: int, pictures: Path
-) -> Iterator[ImageTrial]:
+def image_trials(make: Maker, probe: Probe, data: Path, clips: Sequence[Clip], pictures: Path) -> Iterator[ImageTrial]:
     """Generate from each clip's first frame (written as PNG into the folder ``pictures``) and caption."""
     for index, clip in enumerate(clips):
         real, _ = read_video(data / clip.path)
         picture = pictures / f"first-{index:03d}.png"
         fromarray(real[0]).save(picture)
-        generated = make(clip, seed * 1_000_003 + index, picture)
+        generated = make(clip, index, picture)
         yield ImageTrial(
             clip=clip,
             generated=generated,

@@ -39,7 +39,7 @@ class Detection:
 
 
 class Probe(nn.Module):
-    """Frames to maps (see ``split``): a quarter-size branch for place, an eighth- and sixteenth-size one for context."""
+    """Frames to maps: a branch of a quarter of the size for place, and of an eighth and a sixteenth for context."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -112,7 +112,7 @@ def load_probe(path: Path | None = None) -> Probe:
     if path is not None:
         tensors = load_file(path)
     else:
-        with resources.as_file(resources.files("openltx.bundled") / WEIGHTS) as bundled:
+        with resources.as_file(resources.files("openltx") / "bundled" / WEIGHTS) as bundled:
             tensors = load_file(bundled)
     probe.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
     return probe
@@ -174,7 +174,7 @@ Targets = tuple[Tensor, Tensor, Tensor, Tensor]
 
 
 def augmented(examples: Sequence[Example], random: np.random.Generator) -> tuple[Tensor, Targets]:
-    """A batch as the network gets it: mirrored, re-lit, blurred and noisy at random, since generated frames are softer."""
+    """A batch for the network: mirrored, re-lit, blurred and noisy at random, since generated frames are softer."""
     frames = as_input(np.stack([example.frame for example in examples]))
     width = frames.shape[-1]
     solids = [example.solids for example in examples]

@@ -1,11 +1,12 @@
 """From a detection to pixels: which colour of the palette a solid has, and which pixels are its own.
 
 The colour is read where the solid surely is, in the middle of its disc, in CIELAB: shading changes lightness and chroma
-but hardly the hue, so chromatic colours are told apart by hue (and, since metal mirrors the sky, a little by lightness),
-white and black by lightness. The mask is grown by
-comparing every pixel near by with the middle of the disc and with the surroundings.
+but hardly the hue, so chromatic colours are told apart by hue (and a little by lightness, since metal mirrors the sky),
+white and black by lightness. The mask is found by comparing every pixel near by with the middle of the disc and with
+the surroundings.
 """
 
+import math
 from dataclasses import dataclass
 from functools import cache
 
@@ -17,8 +18,8 @@ from openltx.eval.probe import Detection
 
 ACHROMATIC = 17.0  # CIELAB chroma below which a colour counts as white or black
 WHITE_FROM = 45.0  # CIELAB lightness
-HUE_SPREAD, LIGHTNESS_SPREAD = 15.0, 14.0  # degrees and CIELAB lightness by which shading and mirrored skies change one
-SHADED = 0.87  # lightness of a solid's middle, as a share of the palette's
+HUE_SPREAD, LIGHTNESS_SPREAD = 15.0, 18.0  # degrees and CIELAB lightness by which shading and mirrored skies change one
+SHADED = 0.8  # lightness of a solid's middle, as a share of the palette's
 SHADING_WEIGHT = 0.5  # how much a difference of lightness counts against one of hue or chroma
 SAMPLES = 30  # pixels that stand for the solid, and twice as many for its surroundings
 
@@ -60,7 +61,7 @@ def colour_name(colour: Float[np.ndarray, "3"]) -> str:
     """The palette's name for a CIELAB colour of a shaded solid."""
     if np.hypot(colour[1], colour[2]) < ACHROMATIC:
         return "white" if colour[0] > WHITE_FROM else "black"
-    hue, lightness = np.degrees(np.arctan2(colour[2], colour[1])), colour[0]
+    hue, lightness = math.degrees(math.atan2(colour[2], colour[1])), float(colour[0])
 
     def distance(name: str) -> float:
         its_hue, its_lightness = CHROMATIC[name]
@@ -88,7 +89,7 @@ def segment(frame: Float[np.ndarray, "H W 3"], found: Detection) -> Segment | No
 
 def solid_mask(frame: Float[np.ndarray, "H W 3"], found: Detection) -> Bool[np.ndarray, "H W"]:
     """Pixels within 1.7 radii that are nearer in colour to the detection's middle than to what surrounds it."""
-    from scipy.ndimage import label
+    from skimage.measure import label
 
     near = disc(frame.shape[:2], found, 1.7)
     core = disc(frame.shape[:2], found, 0.45)
@@ -101,7 +102,7 @@ def solid_mask(frame: Float[np.ndarray, "H W 3"], found: Detection) -> Bool[np.n
     own = _nearest(pixels, _some(frame[core], SAMPLES) * weights)
     other = _nearest(pixels, _some(frame[around], 2 * SAMPLES) * weights)
     empty[near] = own < other
-    parts, _ = label(empty)
+    parts = np.asarray(label(empty, connectivity=1))
     touched = np.bincount(parts[core & empty], minlength=1)
     touched[:1] = 0
     return parts == touched.argmax() if touched.any() else core
@@ -125,7 +126,7 @@ def _nearest(pixels: np.ndarray, samples: np.ndarray) -> np.ndarray:
 
 def _hue_and_lightness(name: str) -> tuple[float, float]:
     colour = lab(PALETTE[name])
-    return float(np.degrees(np.arctan2(colour[2], colour[1]))), SHADED * float(colour[0])
+    return math.degrees(math.atan2(colour[2], colour[1])), SHADED * float(colour[0])
 
 
 CHROMATIC = {name: _hue_and_lightness(name) for name in PALETTE if name not in ("white", "black")}

@@ -31,13 +31,18 @@ ERROR_GAIN = 4  # the error rows of the contact sheet show mid-grey plus four ti
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """How to reconstruct and measure; SSIM and LPIPS look at every ``every``-th frame, ``frames`` None keeps all."""
+    """How to reconstruct and measure."""
 
     t: float = 0.05
+    """The noise level that the decoder is told."""
     noise_scale: float = 0.05
+    """How much fresh noise the latents get."""
     frames: int | None = None
+    """At most so many frames of each clip."""
     every: int = 4
+    """SSIM and LPIPS look at every so many frames."""
     seed: int = 0
+    """Of the choice of clips and of the noise."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +61,7 @@ def evaluate(
     clips: list[Clip],
     settings: Settings,
     lpips: LPIPS | None = None,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: Callable[[int, int], None] = lambda *_: None,
 ) -> list[Reconstruction]:
     """Reconstruct and compare every clip under the folder ``data``; ``progress`` gets (done, total)."""
     results = []

@@ -45,11 +45,11 @@ TRANSFORMER = TransformerConfig(num_layers=8, num_heads=5, head_dim=64, caption_
 
 VAE_STAGES = (
     Stage(until=600, clips=8, frames=1, per_clip=3),
-    Stage(until=1200, clips=8, frames=9),
-    Stage(until=10**9, clips=5, frames=17),
+    Stage(until=950, clips=6, frames=9),
+    Stage(until=10**9, clips=4, frames=17),
 )
-VAE_STEPS = 2000
-VAE_LOSSES = VAELossConfig(freeze_statistics_from=1600, lpips_from=600)
+VAE_STEPS = 4000
+VAE_LOSSES = VAELossConfig(freeze_statistics_from=3200, lpips_from=600)
 VAE_OPTIM = OptimConfig(
     kind="muon", lr=3e-4, muon_lr=0.01, betas=(0.9, 0.98), schedule="trapezoid", warmup=50, cooldown=0.3
 )

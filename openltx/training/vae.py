@@ -10,19 +10,19 @@ per-channel statistics that normalise latents run along with training, so that a
 signal-to-noise ratio in training and in use, and are frozen for the last part of it.
 """
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from openltx.checkpoints.assets import load_lpips
 from openltx.data.datasets import ClipBatches
 from openltx.flow.path import interpolate
 from openltx.media.contact_sheet import contact_sheet
 from openltx.media.transforms import to_frames
+from openltx.models.lpips import LPIPS
 from openltx.models.vae.autoencoder import Encoder, VAEConfig, VideoAutoencoder
 from openltx.models.vae.layers import CausalConv3d
 from openltx.training.config import OptimConfig
@@ -54,11 +54,11 @@ class VAETask:
 
     model: VideoAutoencoder
     data: ClipBatches
-    heldout: Float[Tensor, "b 3 F H W"]
+    heldout: Sequence[Float[Tensor, "3 _ _ _"]]
     losses: VAELossConfig
     optim: OptimConfig
+    perceptual: LPIPS | None = None  # needed if its weight is not 0
     name: str = "vae"
-    _lpips: list[nn.Module] = field(default_factory=list, repr=False)
 
     @property
     def module(self) -> nn.Module:
@@ -117,18 +117,14 @@ class VAETask:
             "mse": error.square().mean(),
             "dwt": dwt_loss(output, video, config.dwt_levels),
         }
-        if config.lpips and step >= config.lpips_from:
-            parts["lpips"] = self._perceptual(video, output, generator)
+        if self.perceptual is not None and step >= config.lpips_from:
+            parts["lpips"] = self._on_some_frames(self.perceptual, video, output, generator)
         return parts
 
-    def _perceptual(self, video: Tensor, output: Tensor, generator: torch.Generator) -> Tensor:
-        """LPIPS of a few random frames."""
-        if not self._lpips:
-            self._lpips.append(load_lpips("vgg"))
-        total = video.shape[0] * video.shape[2]
-        chosen = torch.randperm(total, generator=generator)[: self.losses.lpips_frames]
-        a, b = (x.movedim(2, 1).flatten(0, 1)[chosen] for x in (video, output))
-        return self._lpips[0](a, b).mean()
+    def _on_some_frames(self, distance: LPIPS, a: Tensor, b: Tensor, generator: torch.Generator) -> Tensor:
+        chosen = torch.randperm(a.shape[0] * a.shape[2], generator=generator)[: self.losses.lpips_frames]
+        frames = [x.movedim(2, 1).flatten(0, 1)[chosen] for x in (a, b)]
+        return distance(*frames).mean()
 
     @torch.no_grad()
     def write_samples(self, folder: Path, step: int, ema: bool) -> dict[str, float]:

@@ -13,6 +13,7 @@ from openltx.data.datasets import ClipBatches, Stage, clips_of, read_clip
 from openltx.data.precompute import precompute, read_examples
 from openltx.media.transforms import to_tensor
 from openltx.models.bundle import LTXModel
+from openltx.models.lpips import LPIPS
 from openltx.models.presets import transformer_preset, vae_preset
 from openltx.models.transformer import VideoTransformer, init_weights
 from openltx.training.config import OptimConfig, RunConfig
@@ -26,12 +27,12 @@ SAMPLING = {"frames": 9, "width": 64, "height": 32, "fps": 24.0, "steps": 2, "cf
 
 
 def vae_task(folder: Path, frames: int = 9) -> VAETask:
-    heldout = torch.stack([to_tensor(read_clip(folder, clip)[:9]) for clip in clips_of(folder, "heldout")])
+    heldout = [to_tensor(read_clip(folder, clip)) for clip in clips_of(folder, "heldout")]
     return VAETask(
         model=new_autoencoder(vae_preset("tiny"), seed=0),
         data=ClipBatches(folder, (Stage(until=99, clips=2, frames=frames),), seed=0),
         heldout=heldout,
-        losses=VAELossConfig(lpips=0.0, freeze_statistics_from=6),
+        losses=VAELossConfig(freeze_statistics_from=6),
         optim=OPTIM,
     )
 
@@ -80,6 +81,20 @@ def test_the_vae_learns_freezes_its_statistics_and_resumes_exactly(clip_folder: 
 def test_images_train_as_clips_of_one_frame(clip_folder: Path, tmp_path: Path) -> None:
     run(vae_task(clip_folder, frames=1), settings(tmp_path, 2))
     assert len(losses(tmp_path, "reconstruction/dwt")) == 2
+
+
+def test_lpips_joins_the_loss_from_its_step_on(clip_folder: Path) -> None:
+    lpips = LPIPS("alex")
+    for parameter in lpips.parameters():
+        torch.nn.init.uniform_(parameter, 0, 0.05, generator=torch.Generator().manual_seed(0))
+    task = replace(vae_task(clip_folder), perceptual=lpips, losses=VAELossConfig(lpips_from=1))
+    batch = torch.rand(1, 3, 9, 64, 64) * 2 - 1
+    _, early = task.loss(batch, 0, torch.Generator().manual_seed(0))
+    total, late = task.loss(batch, 1, torch.Generator().manual_seed(0))
+    assert "lpips" not in early
+    assert late["lpips"] > 0
+    total.backward()
+    assert all(parameter.grad is None for parameter in lpips.parameters())
 
 
 def test_running_statistics_settle_on_those_of_the_latents() -> None:
