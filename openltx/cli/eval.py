@@ -3,6 +3,7 @@
 import contextlib
 import tempfile
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -20,14 +21,13 @@ from openltx.eval import playroom, vae
 from openltx.eval.heldout import heldout_clips
 from openltx.eval.probe import examples_of, load_probe, save_probe, train
 from openltx.eval.report import write_json, write_text
-from openltx.eval.vae import Settings
 from openltx.models.lpips import LPIPS
 from openltx.models.vae.autoencoder import VideoAutoencoder
 from openltx.pipelines.residency import Device, choose_device
 
 eval_app = App(name="eval", help="Measure the VAE and the generated videos.")
 
-DEFAULTS = Settings()
+VAE_DEFAULTS, PLAYROOM_DEFAULTS = vae.Settings(), playroom.Settings()
 T = TypeVar("T")
 Tick = Callable[[int, int], None]
 
@@ -39,7 +39,7 @@ def vae_command(
     model: str = "playroom",
     data: Path | None = None,
     clips: Annotated[int, Parameter(name=["--clips", "-n"])] = 48,
-    settings: Annotated[Settings, Parameter(name="*")] = DEFAULTS,
+    settings: Annotated[vae.Settings, Parameter(name="*")] = VAE_DEFAULTS,
     json: Path | None = None,
     out: Path = Path("outputs/eval-vae"),
     device: Device = "auto",
@@ -78,12 +78,10 @@ def vae_command(
 def playroom_command(
     *,
     prompts: int = 200,
-    seed: int = 0,
     model: str = "playroom",
     data: Path | None = None,
     image_to_video: int = 0,
-    steps: int | None = None,
-    cfg: float | None = None,
+    settings: Annotated[playroom.Settings, Parameter(name="*")] = PLAYROOM_DEFAULTS,
     json: Path | None = None,
     out: Path = Path("outputs/eval-playroom"),
     device: Device = "auto",
@@ -96,18 +94,12 @@ def playroom_command(
     ----------
     prompts
         How many captions; 0 for none.
-    seed
-        Of the scenes and of the generation.
     model
         "playroom" (bundled), or the path of a weight file.
     data
         A rendered Playroom folder to take the scenes from.
     image_to_video
         Also generate from so many held-out first frames.
-    steps
-        Denoising steps, if other than the model's own.
-    cfg
-        Guidance, if other than the model's own.
     json
         Where to write the report (default: report.json in the folder).
     out
@@ -118,15 +110,15 @@ def playroom_command(
     if max(prompts, image_to_video) < 1:
         raise RequestError("Nothing to measure: ask for --prompts or --image-to-video of at least 1.")
     probe, generator = load_probe(), open_generator(model, device)
-    make = playroom.maker(generator, seed=seed, steps=steps, cfg=cfg, out=out / "videos")
+    make = playroom.maker(generator, settings, out / "videos")
     with progress("Rendering") as tick:
-        folder, chosen = heldout_clips(max(prompts, image_to_video), data=data, seed=seed, progress=tick)
+        folder, chosen = heldout_clips(max(prompts, image_to_video), data=data, seed=settings.seed, progress=tick)
     with progress("From text") as tick:
         trials = counted(playroom.text_trials(make, probe, folder, chosen[:prompts]), prompts, tick)
     with progress("From an image") as tick, tempfile.TemporaryDirectory() as pictures:
         found = playroom.image_trials(make, probe, folder, chosen[:image_to_video], Path(pictures))
         images = counted(found, image_to_video, tick)
-    report = {"model": model, "fingerprint": generator.model.fingerprint, "seed": seed, "steps": steps, "cfg": cfg}
+    report: dict[str, Any] = {"model": model, "fingerprint": generator.model.fingerprint, **asdict(settings)}
     report |= playroom.summarise(trials, images)
     sheets = {"contact_sheet.png": playroom.text_sheet(trials)} if trials else {}
     if images:

@@ -46,7 +46,7 @@ class CameraMotion:
 def camera_motion(frames: UInt8[np.ndarray, "F H W 3"], solids: Bool[np.ndarray, "F H W"]) -> CameraMotion:
     """The move that explains the floor best, leaving out the pixels of ``solids``."""
     height, width = frames.shape[1:3]
-    move, rates = _best(_Floor(frames, solids)) if len(frames) > STEP else ("static", np.zeros(4))
+    move, rates = _best(_Floor(frames, solids)) if len(frames) > STEP else STATIC
     pan, zoom, shear, tilt = (rates / STEP / np.array([1, width / 2, width / 2, width / 2])).tolist()
     return CameraMotion(
         move=move,
@@ -120,16 +120,16 @@ class _Floor:
 
 def _best(floor: _Floor) -> tuple[Move, np.ndarray]:
     """The move and its rates."""
-    chosen: tuple[Move, np.ndarray] = ("static", np.zeros(4))
-    least = CLEARLY * floor.error(chosen[1])
+    best, rates = STATIC
+    least = CLEARLY * floor.error(rates)
     for move, (direction, amounts, free) in MOVES.items():
         start = min((amount * direction for amount in amounts), key=floor.error)
-        rates = floor.refine(start, free)
-        if np.abs(rates).max() > np.abs(amounts).max():  # no camera of this world; some accident of texture
-            rates = start
-        if (error := floor.error(rates)) < least:
-            chosen, least = (move, rates), error
-    return chosen
+        refined = floor.refine(start, free)
+        if np.abs(refined).max() > np.abs(amounts).max():  # no camera of this world; some accident of texture
+            refined = start
+        if (error := floor.error(refined)) < least:
+            best, rates, least = move, refined, error
+    return best, rates
 
 
 def _shrink(images: np.ndarray) -> np.ndarray:
@@ -138,6 +138,8 @@ def _shrink(images: np.ndarray) -> np.ndarray:
     cut = images[:, : height * CELL, : width * CELL]
     return cut.reshape(count, height, CELL, width, CELL).mean((2, 4))
 
+
+STATIC: tuple[Move, np.ndarray] = ("static", np.zeros(4))
 
 # Direction in the space of rates, amounts to try (pixels a step), rates to refine.
 MOVES: dict[Move, tuple[np.ndarray, np.ndarray, list[int]]] = {

@@ -5,7 +5,7 @@ Every held-out scene gives a caption and a real clip. A video is generated from 
 frames given (image to video) it is measured how well the first frame is kept and whether the solid keeps its colour.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import mean
@@ -25,14 +25,28 @@ from openltx.media.contact_sheet import contact_sheet
 from openltx.media.io import read_video
 from openltx.media.transforms import to_tensor
 from openltx.pipelines.generate import Generator
-from openltx.pipelines.request import GenerationRequest
+from openltx.pipelines.request import GenerationRequest, LastStep
 
-Frames = UInt8[np.ndarray, "F H W 3"]
+Frames = UInt8[np.ndarray, "_ _ _ 3"]
 Maker = Callable[[Clip, int, Path | None], Frames]
 """A clip, its place in the list, and a picture to start from (or None) -> the frames of a generated video."""
 
 ATTRIBUTES = ("colour", "motion", "shape", "all_correct")
 KEPT_PART = 1 / 3  # the last part of a video, in which the solid must still have its colour
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """How videos are made for the evaluation; None leaves a choice to the model."""
+
+    seed: int = 0
+    """Of the scenes and of the generation."""
+    steps: int | None = None
+    """Denoising steps, if other than the model's own."""
+    cfg: float | None = None
+    """Guidance, if other than the model's own."""
+    last_step: LastStep | None = None
+    """Who denoises last, if other than the model's own: the VAE's decoder, or the transformer."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +72,7 @@ class ImageTrial:
     colour_kept_in_real: bool
 
 
-def maker(generator: Generator, *, seed: int, steps: int | None, cfg: float | None, out: Path) -> Maker:
+def maker(generator: Generator, settings: Settings, out: Path) -> Maker:
     """Makes videos of the clips' own size and length with a model, and keeps them as MP4 in the folder ``out``."""
 
     def make(clip: Clip, index: int, picture: Path | None) -> Frames:
@@ -68,9 +82,10 @@ def maker(generator: Generator, *, seed: int, steps: int | None, cfg: float | No
             frames=clip.frames,
             size=f"{clip.width}x{clip.height}",
             fps=clip.fps,
-            steps=steps,
-            cfg=cfg,
-            seed=seed * 1_000_003 + index,
+            steps=settings.steps,
+            cfg=settings.cfg,
+            last_step=settings.last_step,
+            seed=settings.seed * 1_000_003 + index,
         )
         video = generator(request)
         video.save(out / f"{'text' if picture is None else 'image'}-{index:03d}.mp4")
@@ -139,8 +154,8 @@ def summarise(trials: Sequence[Trial], images: Sequence[ImageTrial]) -> dict[str
             "images": len(images),
             "first_frame_psnr": mean(kept),
             "first_frame_psnr_worst": min(kept),
-            "colour_kept": mean(trial.colour_kept for trial in images),
-            "colour_kept_in_real": mean(trial.colour_kept_in_real for trial in images),
+            "colour_kept": share(trial.colour_kept for trial in images),
+            "colour_kept_in_real": share(trial.colour_kept_in_real for trial in images),
             "trials": [
                 {"caption": t.clip.caption, "psnr": t.first_frame_psnr, "colour_kept": t.colour_kept} for t in images
             ],
@@ -150,8 +165,8 @@ def summarise(trials: Sequence[Trial], images: Sequence[ImageTrial]) -> dict[str
 
 def scores(trials: Sequence[Trial]) -> dict[str, dict[str, float]]:
     """For each attribute the share of right verdicts, for generated and real videos, and their ratio."""
-    generated = {name: mean(getattr(trial.verdict, name) for trial in trials) for name in ATTRIBUTES}
-    real = {name: mean(getattr(trial.ceiling, name) for trial in trials) for name in ATTRIBUTES}
+    generated = {name: share(getattr(trial.verdict, name) for trial in trials) for name in ATTRIBUTES}
+    real = {name: share(getattr(trial.ceiling, name) for trial in trials) for name in ATTRIBUTES}
     ratio = {name: generated[name] / real[name] if real[name] else 0.0 for name in ATTRIBUTES}
     return {"generated": generated, "real": real, "ratio": ratio}
 
@@ -207,9 +222,14 @@ def to_markdown(report: dict[str, Any]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def percent(share: float) -> str:
+def share(verdicts: Iterable[bool]) -> float:
+    """The part of the verdicts that are true, 0 to 1."""
+    return float(np.mean(list(verdicts)))
+
+
+def percent(part: float) -> str:
     """0.875 -> "87.5%"."""
-    return f"{100 * share:.1f}%"
+    return f"{100 * part:.1f}%"
 
 
 def text_sheet(trials: Sequence[Trial], most: int = 16) -> Image:

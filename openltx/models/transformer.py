@@ -24,10 +24,11 @@ from jaxtyping import Bool, Complex, Float, Int
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from openltx.models.timestep import TimestepEmbedder
+
 RopeSpacing = Literal["exponential", "inverse"]
 RopePositions = Literal["max_normalised", "fractional", "absolute"]
 
-TIME_CHANNELS = 256
 MASKED_LOGIT = -10000.0  # the releases' bias: a caption that is masked out entirely still averages its tokens
 
 
@@ -277,17 +278,6 @@ class AdaLNSingle(nn.Module):
         return rearrange(self.linear(F.silu(embedded)), "b k (six d) -> b k six d", six=6), embedded
 
 
-class TimestepEmbedder(nn.Module):
-    def __init__(self, d: int):
-        super().__init__()
-        self.linear_1 = nn.Linear(TIME_CHANNELS, d)
-        self.linear_2 = nn.Linear(d, d)
-
-    def forward(self, t: Float[Tensor, "b k"]) -> Float[Tensor, "b k d"]:
-        features = sinusoid(t).to(self.linear_1.weight.dtype)
-        return self.linear_2(F.silu(self.linear_1(features)))
-
-
 class CaptionProjection(nn.Module):
     def __init__(self, caption_channels: int, d: int):
         super().__init__()
@@ -340,14 +330,6 @@ def rotate(x: Float[Tensor, "b n d"], rotation: Complex[Tensor, "#b n half"]) ->
     """Turn each pair of neighbouring channels, as one complex number, by its angle. Computed in float32."""
     pairs = torch.view_as_complex(rearrange(x.float(), "b n (half two) -> b n half two", two=2))
     return torch.view_as_real(pairs * rotation).flatten(-2).to(x.dtype)
-
-
-def sinusoid(t: Float[Tensor, "b k"]) -> Float[Tensor, "b k 256"]:
-    """[cos(t f_i), sin(t f_i)] with f_i = 10000^(-i/128), in float32."""
-    half = TIME_CHANNELS // 2
-    frequency = torch.exp(-math.log(10000) * torch.arange(half, dtype=torch.float32, device=t.device) / half)
-    angle = t.float()[..., None] * frequency
-    return torch.cat((angle.cos(), angle.sin()), dim=-1)
 
 
 def distinct_times(t: Float[Tensor, "b n"]) -> tuple[Float[Tensor, "b k"], Int[Tensor, "b n"] | None]:

@@ -20,36 +20,36 @@ VAE = VAEConfig(
     decoder_base_channels=32,
     timestep_conditioning=True,
     encoder_blocks=(
-        Block("res_x", 2),
+        Block("res_x", 1),
         Block("compress_space_res", multiplier=2),
-        Block("res_x", 2),
+        Block("res_x", 1),
         Block("compress_time_res", multiplier=2),
-        Block("res_x", 2),
+        Block("res_x", 1),
         Block("compress_all_res"),
         Block("res_x", 2),
         Block("compress_all_res"),
-        Block("res_x", 2),
+        Block("res_x", 3),
     ),
     decoder_blocks=(
-        Block("res_x", 3),
+        Block("res_x", 2),
         Block("compress_all", residual=True, multiplier=2),
-        Block("res_x", 3),
+        Block("res_x", 2),
         Block("compress_all", residual=True, multiplier=2),
         Block("res_x", 2),
         Block("compress_all", residual=True),
-        Block("res_x", 2),
+        Block("res_x", 3),
     ),
 )
 
 TRANSFORMER = TransformerConfig(num_layers=8, num_heads=5, head_dim=64, caption_channels=384)
 
 VAE_STAGES = (
-    Stage(until=600, clips=8, frames=1, per_clip=3),
-    Stage(until=950, clips=6, frames=9),
-    Stage(until=10**9, clips=4, frames=17),
+    Stage(until=600, clips=6, frames=1, per_clip=3),
+    Stage(until=2000, clips=4, frames=9),
+    Stage(until=10**9, clips=3, frames=17),
 )
-VAE_STEPS = 4000
-VAE_LOSSES = VAELossConfig(freeze_statistics_from=3200, lpips_from=600)
+VAE_STEPS = 8000
+VAE_LOSSES = VAELossConfig(freeze_statistics_from=6400, lpips_from=4000)
 VAE_OPTIM = OptimConfig(
     kind="muon", lr=3e-4, muon_lr=0.01, betas=(0.9, 0.98), schedule="trapezoid", warmup=50, cooldown=0.3
 )

@@ -29,6 +29,8 @@ from openltx.training.config import OptimConfig
 from openltx.training.loop import Phase
 from openltx.training.losses import dwt_loss, gaussian_kl, saliency
 
+WIDEST_FOR_MUON = 512
+
 
 @dataclass(frozen=True, kw_only=True)
 class VAELossConfig:
@@ -38,8 +40,8 @@ class VAELossConfig:
     mse: float = 1.0
     dwt: float = 0.5
     dwt_levels: int = 2
-    lpips: float = 0.15
-    lpips_frames: int = 2  # per step: VGG costs more than the VAE
+    lpips: float = 0.05
+    lpips_frames: int = 4  # per step: VGG costs more than the VAE
     lpips_from: int = 0  # first step with LPIPS
     kl: float = 1e-5  # per latent value; 1e-3 collapses the posterior of small objects
     saliency: float = 6.0  # extra pixel weight of what moves, see losses.saliency
@@ -151,12 +153,15 @@ def update_statistics(model: VideoAutoencoder, mean: Float[Tensor, "b c f h w"],
 
 
 def inner_kernels(model: nn.Module) -> list[nn.Parameter]:
-    """The convolution kernels that Muon trains: all but those that meet pixels or latents."""
+    """The convolution kernels that Muon trains: all but those that meet pixels or latents, and very wide ones.
+
+    A pixel shuffle's kernel can have a thousand rows, at which Newton-Schulz would cost more than all others together.
+    """
     outer = ("conv_in.", "conv_out.")
     return [
         parameter
         for name, parameter in model.named_parameters()
-        if parameter.ndim == 5 and not any(part in name for part in outer)
+        if parameter.ndim == 5 and len(parameter) <= WIDEST_FOR_MUON and not any(part in name for part in outer)
     ]
 
 

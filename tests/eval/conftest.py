@@ -52,7 +52,7 @@ def paint(*solids: Solid, count: int = 25, pan: float = 0.0, zoom: float = 0.0) 
         shift, scale = pan * s, np.exp(zoom * s)
         rows, columns = np.mgrid[:SIZE, :SIZE] + 0.5
         x, y = (columns - 64) / scale + 64 - shift, (rows - 64) / scale + 64
-        frame = np.where(((x // 9).astype(int) + (y // 9).astype(int))[..., None] % 2, 178.0, 140.0).repeat(3, axis=2)
+        frame = (159 + 19 * np.tanh(3 * np.sin(x / 3) * np.sin(y / 3)))[..., None].repeat(3, axis=2)
         found = []
         for solid in solids:
             centre = np.array(solid.place(s)) * SIZE

@@ -14,6 +14,8 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from openltx.models.timestep import TimestepEmbedder
+
 SpatialPadding = Literal["zeros", "replicate", "reflect"]
 Stride = tuple[int, int, int]
 NoiseMaps = Callable[[int, int], Tensor]
@@ -58,26 +60,15 @@ def pixel_norm(x: Float[Tensor, "b c f h w"]) -> Float[Tensor, "b c f h w"]:
     return x * torch.rsqrt(x.float().square().mean(1, keepdim=True) + 1e-8).to(x.dtype)
 
 
-def sinusoid(t: Float[Tensor, "b"], channels: int = 256) -> Float[Tensor, "b channels"]:
-    """DDPM's embedding of t: cosines, then sines, of t times 10000^(-i / half)."""
-    half = channels // 2
-    frequency = torch.exp(-math.log(10000) * torch.arange(half, device=t.device, dtype=torch.float32) / half)
-    angle = t.float()[:, None] * frequency
-    return torch.cat([angle.cos(), angle.sin()], -1)
-
-
 class TimeEmbedder(nn.Module):
-    """Sinusoid and a two-layer network: the decoder's view of t."""
+    """The decoder's view of t."""
 
     def __init__(self, out_channels: int) -> None:
         super().__init__()
-        self.timestep_embedder = nn.ModuleDict(
-            {"linear_1": nn.Linear(256, out_channels), "linear_2": nn.Linear(out_channels, out_channels)}
-        )
+        self.timestep_embedder = TimestepEmbedder(out_channels)
 
     def forward(self, t: Float[Tensor, "b"]) -> Float[Tensor, "b d"]:
-        linear_1, linear_2 = self.timestep_embedder["linear_1"], self.timestep_embedder["linear_2"]
-        return linear_2(F.silu(linear_1(sinusoid(t).to(linear_1.weight.dtype))))
+        return self.timestep_embedder(t)
 
 
 class ChannelLayerNorm(nn.Module):
