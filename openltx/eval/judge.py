@@ -22,14 +22,14 @@ from openltx.eval.tracking import Scene, Track
 
 Motion = Literal["left", "right", "toward", "away", "drop", "bounce", "topple", "swing", "collide", "still", "unseen"]
 
-GROWTH = 0.28  # logarithm of the factor of size
-NEARER, FARTHER = 0.03, -0.02  # how far the lowest point goes down or up the picture with it
+GROWN, SHRUNK = 0.28, -0.20  # logarithms of the factor of size
+NEARER, FARTHER = 0.06, -0.05  # how far the lowest point goes down or up the picture with it
 PUSHED = 0.07  # how far the second solid of a collision moves
 SWUNG = (0.20, 0.06)  # how far a swing goes one way, and at least back
-SWUNG_WIDE = 0.45  # as far as this nothing goes that falls: half a swing
-FALLEN = 0.07  # how far the lowest point comes down
+SWUNG_WIDE, ARC = 0.45, (0.04, 0.3)  # how far half a swing goes, and how far it dips and rises on the way
+FALLEN = 0.12  # how far the lowest point comes down
 REBOUND, TUMBLED = 0.04, 0.15  # how far a ball goes up again, and what does not roll may by tumbling
-UPRIGHT, LYING = 0.56, 0.48  # of `Segment.upright`
+UPRIGHT, LYING = 0.56, 0.40  # of `Segment.upright`
 TRAVELLED = 0.14
 
 
@@ -103,17 +103,19 @@ def motion_of(scene: Scene, main: Track | None, width: int) -> Motion:
     growth = ends(smooth(main.growth))
     there, back = sweeps(x)
     others = [smooth(track.path[:, 0] / width) for track in scene.tracks if track is not main]
-    if growth > GROWTH and ends(bottom) > NEARER:
+    if growth > GROWN and ends(bottom) > NEARER:
         return "toward"
-    if growth < -GROWTH and ends(bottom) < FARTHER:
+    if growth < SHRUNK and ends(bottom) < FARTHER:
         return "away"
     if any(abs(ends(other)) > PUSHED for other in others):
         return "collide"
-    fallen = ends(bottom, highest=True) > FALLEN
-    if there > SWUNG[0] and (back > SWUNG[1] or (fallen and there > SWUNG_WIDE)):
+    dip, rise = ends(bottom, highest=True), rebound(bottom)
+    if there > SWUNG[0] and (
+        back > SWUNG[1] or (there > SWUNG_WIDE and ARC[0] < min(dip, rise) <= max(dip, rise) < ARC[1])
+    ):
         return "swing"
-    if fallen:
-        return "bounce" if rebound(bottom) > (REBOUND if main.shape == "ball" else TUMBLED) else "drop"
+    if dip > FALLEN:
+        return "bounce" if rise > (REBOUND if main.shape == "ball" else TUMBLED) else "drop"
     if main.shape != "ball" and main.upright[:4].mean() > UPRIGHT and main.upright[-4:].mean() < LYING:
         return "topple"
     if abs(ends(x)) > TRAVELLED:
