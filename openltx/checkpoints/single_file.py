@@ -165,6 +165,7 @@ def replacing(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         yield temporary
+        temporary.chmod(0o644)  # safetensors writes files that only their owner can read
         temporary.replace(path)
     except OSError as error:
         raise CheckpointError(f"{path} cannot be written: {error}.") from error

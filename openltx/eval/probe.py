@@ -123,6 +123,7 @@ def save_probe(probe: Probe, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".tmp")
     save_file({name: tensor.half().contiguous() for name, tensor in probe.state_dict().items()}, partial)
+    partial.chmod(0o644)  # safetensors writes files that only their owner can read
     partial.replace(path)
 
 

@@ -36,7 +36,7 @@ from openltx.training.loop import Phase
 class FlowConfig:
     """What the paper leaves open, and our choices for a small model."""
 
-    tokens_per_batch: int = 6144
+    tokens_per_batch: int = 4096
     caption_dropout: float = 0.1
     first_frame_probability: float = 0.3
     first_frame_max_t: float = 0.05  # noise level of a conditioned frame: uniform in [0, this]

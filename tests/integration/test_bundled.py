@@ -3,7 +3,6 @@
 import json
 from importlib.resources import files
 
-import numpy as np
 import pytest
 
 import openltx
@@ -40,13 +39,6 @@ def test_its_file_has_the_official_layout() -> None:
     assert report.metadata["openltx.world"] == "playroom"
 
 
-def test_the_colour_of_the_prompt_decides_the_colour_of_the_video(model: LTXModel) -> None:
-    """Same seed, two colours: the redder video is that of the red prompt."""
-    redness = {}
-    for colour in ("red", "blue"):
-        prompt = f"a large {colour} ball sits still on a grey concrete floor"
-        frames = openltx.generate(model, prompt=prompt, frames=25, steps=10, seed=3).frames.astype(float)
-        redness[colour] = np.abs(frames[..., 0] - frames[..., 2]).mean() * np.sign(
-            (frames[..., 0] - frames[..., 2]).mean()
-        )
-    assert redness["red"] > redness["blue"] + 1
+def test_it_makes_a_video_of_the_asked_size(model: LTXModel) -> None:
+    video = openltx.generate(model, prompt="a large red ball", frames=9, size="64x96", steps=2, seed=3)
+    assert video.frames.shape == (9, 96, 64, 3)
