@@ -246,6 +246,13 @@ def test_a_full_disk_leaves_the_old_file_and_nothing_else(tmp_path, suffix):
     assert names(tmp_path) == [path.name]
 
 
+def test_the_same_frames_give_the_same_file_every_time(tmp_path):
+    files = [tmp_path / f"{i}.mp4" for i in range(20)]
+    for path in files:
+        write_video(path, moving_square(), 24.0, METADATA)
+    assert len({path.read_bytes() for path in files}) == 1
+
+
 def test_a_streamed_video_is_the_one_written_at_once(tmp_path):
     frames = moving_square()
     with VideoWriter(tmp_path / "streamed.mp4", 24.0, METADATA) as writer:
