@@ -115,10 +115,9 @@ def encode(path: Path, frames: UInt8[np.ndarray, "F H W 3"]) -> None:
     with av.open(str(partial), "w") as container:
         options = {
             "crf": str(CRF),
-            "x264-params": "mbtree=0",  # reproducible, see media.writers
             "preset": "fast",
             "g": str(KEYFRAME_EVERY),
-            "x264-params": "threads=1:log-level=none",
+            "x264-params": "threads=1:mbtree=0:log-level=none",  # mbtree: see media.writers
         }
         stream = container.add_stream("libx264", rate=Fraction(FPS), options=options)
         stream.height, stream.width = frames.shape[1:3]
