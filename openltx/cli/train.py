@@ -2,12 +2,15 @@
 
 import dataclasses
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import torch
 from cyclopts import App, Parameter
 
 from openltx.errors import RunError
+
+if TYPE_CHECKING:
+    from openltx.training.config import RunConfig
 
 train_app = App(name="train", help="Train the Video-VAE or the transformer.")
 
@@ -194,9 +197,8 @@ def export(
     print(output)
 
 
-def _limited(config, steps: int | None, max_seconds: float | None, threads: int | None):
-    changes = {"steps": steps or config.steps, "max_seconds": max_seconds, "threads": threads}
-    return dataclasses.replace(config, **changes)
+def _limited(config: "RunConfig", steps: int | None, max_seconds: float | None, threads: int | None) -> "RunConfig":
+    return dataclasses.replace(config, steps=steps or config.steps, max_seconds=max_seconds, threads=threads)
 
 
 def _require_recipe(name: str) -> None:
