@@ -27,7 +27,7 @@ def test_examples_hold_the_latents_and_captions_of_clips_and_their_mirrors(
     examples = read_examples(tmp_path)
     assert len(examples) == 12  # six training clips, each twice
     video = to_tensor(read_clip(clip_folder, clips_of(clip_folder, "train")[0]))[None]
-    for example, seen in zip(examples, (video, video.flip(-1)), strict=False):
+    for example, seen in zip(examples[:2], (video, video.flip(-1)), strict=True):
         expected = tiny_model.vae.encode(seen)[0]
         assert (example.latents.float() - expected).abs().max() < 0.05 * expected.abs().max()
         assert len(example.captions) == 2

@@ -47,7 +47,7 @@ def flow_task(folder: Path, model: LTXModel) -> FlowTask:
 
 def settings(out: Path, steps: int, **changes: object) -> RunConfig:
     base = RunConfig(steps=steps, out=out, autocast="none", tensorboard=False, progress=False, ema_decay=0.5)
-    return replace(base, **changes)  # type: ignore[arg-type]
+    return replace(base, **changes)  # type: ignore[arg-type]  # fields by name, for brevity
 
 
 def losses(out: Path, key: str) -> list[float]:
