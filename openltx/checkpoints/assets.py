@@ -24,6 +24,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from openltx.cache import cache_folder
 from openltx.errors import AssetError
 from openltx.models.lpips import LPIPS, NETWORKS, Network
 
@@ -105,13 +106,6 @@ def pull(asset: Asset, *, archive: Path | None = None, report: Callable[[str], N
             check_digest(tensors, asset.digests[network], path)
             write_tensors(tensors, path)
     return paths
-
-
-def cache_folder() -> Path:
-    """The folder for everything that can be fetched or rendered again: $OPENLTX_CACHE, else ~/.cache/openltx."""
-    if chosen := os.environ.get("OPENLTX_CACHE"):
-        return Path(chosen)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "openltx"
 
 
 def download(asset: Asset, folder: Path) -> Path:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from openltx.checkpoints.assets import cache_folder
+from openltx.cache import cache_folder
 from openltx.data.manifest import Clip, append_clip, read_manifest, repair_manifest, write_world
 from openltx.errors import DataError
 

@@ -24,6 +24,9 @@ from jaxtyping import Bool, Complex, Float, Int
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from openltx.kernels.attention import attention
+from openltx.kernels.fused import Rows, gated_add, norm_modulate, norm_rotate, per_token
+from openltx.kernels.linear import Linear
 from openltx.models.timestep import TimestepEmbedder
 
 RopeSpacing = Literal["exponential", "inverse"]
@@ -75,9 +78,9 @@ class Context:
     """
 
     rotation: Complex[Tensor, "#b n half"]
-    keys: tuple[Float[Tensor, "b heads l head_dim"], ...]
-    values: tuple[Float[Tensor, "b heads l head_dim"], ...]
-    text_bias: Float[Tensor, "b 1 1 l"] | None
+    keys: tuple[Float[Tensor, "b l d"], ...]
+    values: tuple[Float[Tensor, "b l d"], ...]
+    text_bias: Float[Tensor, "b l"] | None
 
 
 class VideoTransformer(nn.Module):
@@ -124,7 +127,7 @@ class VideoTransformer(nn.Module):
         keys, values = zip(*(block.attn2.keys_values(text) for block in self._blocks), strict=True)
         bias = None
         if not bool(text_mask.all()):
-            bias = (~text_mask)[:, None, None].to(keys[0].dtype) * MASKED_LOGIT  # b 1 1 l
+            bias = (~text_mask).to(keys[0].dtype) * MASKED_LOGIT  # b l
         return Context(rotation, keys, values, bias)
 
     def step(
@@ -139,6 +142,7 @@ class VideoTransformer(nn.Module):
         Without ``t_index``, k is 1 (a time per sample) or n (a time per token). See ``distinct_times``.
         """
         modulation, embedded = self.adaln_single(t.float() * self.config.timestep_scale)  # b k 6 d, b k d
+        modulation = modulation.float()
         rows = None if t_index is None else t_index + t.shape[1] * torch.arange(t.shape[0], device=t.device)[:, None]
         h = self.patchify_proj(tokens.to(self.dtype))  # b n d
         for block, key, value in zip(self._blocks, context.keys, context.values, strict=True):
@@ -147,7 +151,7 @@ class VideoTransformer(nn.Module):
                 h = checkpoint(block, *arguments, use_reentrant=False, preserve_rng_state=False)
             else:
                 h = block(*arguments)
-        shift, scale = _per_token(self.scale_shift_table + embedded[:, :, None], rows).unbind(2)
+        shift, scale = (per_token(x, rows) for x in (self.scale_shift_table + embedded[:, :, None]).unbind(2))
         h = F.layer_norm(h, (self.config.width,), eps=self.config.norm_eps) * (1 + scale) + shift
         return self.proj_out(h).to(tokens.dtype)  # b n out
 
@@ -176,19 +180,18 @@ class Block(nn.Module):
         self,
         h: Float[Tensor, "b n d"],
         modulation: Float[Tensor, "b k 6 d"],
-        rows: Int[Tensor, "b n"] | None,
+        rows: Rows,
         rotation: Complex[Tensor, "#b n half"],
-        text_key: Float[Tensor, "b heads l head_dim"],
-        text_value: Float[Tensor, "b heads l head_dim"],
-        text_bias: Float[Tensor, "b 1 1 l"] | None,
+        text_key: Float[Tensor, "b l d"],
+        text_value: Float[Tensor, "b l d"],
+        text_bias: Float[Tensor, "b l"] | None,
     ) -> Float[Tensor, "b n d"]:
-        shift1, scale1, gate1, shift2, scale2, gate2 = _per_token(self.scale_shift_table + modulation, rows).unbind(2)
-        h = h + gate1 * self.attn1.among(self._norm(h) * (1 + scale1) + shift1, rotation)
+        shift1, scale1, gate1, shift2, scale2, gate2 = (self.scale_shift_table + modulation).unbind(2)
+        y = self.attn1.among(norm_modulate(h, scale1, shift1, rows, self.eps), rotation)
+        h = gated_add(h, y, gate1, rows)
         h = h + self.attn2.across(h, text_key, text_value, text_bias)
-        return h + gate2 * self.ff(self._norm(h) * (1 + scale2) + shift2)
-
-    def _norm(self, h: Tensor) -> Tensor:
-        return F.rms_norm(h, h.shape[-1:], eps=self.eps)
+        y = self.ff(norm_modulate(h, scale2, shift2, rows, self.eps))
+        return gated_add(h, y, gate2, rows)
 
 
 class Attention(nn.Module):
@@ -198,39 +201,34 @@ class Attention(nn.Module):
         super().__init__()
         d = config.width
         self.heads = config.num_heads
-        self.q_norm = RMSNorm(d, config.qk_norm_eps)
-        self.k_norm = RMSNorm(d, config.qk_norm_eps)
-        self.to_q = nn.Linear(d, d)
-        self.to_k = nn.Linear(d, d)
-        self.to_v = nn.Linear(d, d)
-        self.to_out = nn.Sequential(nn.Linear(d, d))
+        self.eps = config.qk_norm_eps
+        self.q_norm = NormWeight(d)
+        self.k_norm = NormWeight(d)
+        self.to_q = Linear(d, d)
+        self.to_k = Linear(d, d)
+        self.to_v = Linear(d, d)
+        self.to_out = nn.Sequential(Linear(d, d))
 
     def among(self, h: Float[Tensor, "b n d"], rotation: Complex[Tensor, "#b n half"]) -> Float[Tensor, "b n d"]:
         """Self-attention with the rotary embedding."""
-        query = rotate(self.q_norm(self.to_q(h)), rotation)
-        key = rotate(self.k_norm(self.to_k(h)), rotation)
-        return self._attend(self._split(query), self._split(key), self._split(self.to_v(h)), None)
+        query = norm_rotate(self.to_q(h), self.q_norm.weight, rotation, self.eps)
+        key = norm_rotate(self.to_k(h), self.k_norm.weight, rotation, self.eps)
+        return self.to_out(attention(query, key, self.to_v(h), self.heads))
 
-    def keys_values(self, text: Float[Tensor, "b l d"]) -> tuple[Tensor, Tensor]:
-        """Keys and values of the caption, each (b heads l head_dim)."""
-        return self._split(self.k_norm(self.to_k(text))), self._split(self.to_v(text))
+    def keys_values(self, text: Float[Tensor, "b l d"]) -> tuple[Float[Tensor, "b l d"], Float[Tensor, "b l d"]]:
+        """Keys and values of the caption."""
+        return norm_rotate(self.to_k(text), self.k_norm.weight, None, self.eps), self.to_v(text)
 
     def across(
         self,
         h: Float[Tensor, "b n d"],
-        key: Float[Tensor, "b heads l head_dim"],
-        value: Float[Tensor, "b heads l head_dim"],
-        bias: Float[Tensor, "b 1 1 l"] | None,
+        key: Float[Tensor, "b l d"],
+        value: Float[Tensor, "b l d"],
+        bias: Float[Tensor, "b l"] | None,
     ) -> Float[Tensor, "b n d"]:
         """Cross-attention to the caption."""
-        return self._attend(self._split(self.q_norm(self.to_q(h))), key, value, bias)
-
-    def _attend(self, query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None) -> Tensor:
-        h = _attention(query, key, value, bias)
-        return self.to_out(rearrange(h, "b heads n head_dim -> b n (heads head_dim)"))
-
-    def _split(self, x: Tensor) -> Tensor:
-        return rearrange(x, "b n (heads head_dim) -> b heads n head_dim", heads=self.heads)
+        query = norm_rotate(self.to_q(h), self.q_norm.weight, None, self.eps)
+        return self.to_out(attention(query, key, value, self.heads, bias))
 
 
 class FeedForward(nn.Module):
@@ -238,7 +236,7 @@ class FeedForward(nn.Module):
 
     def __init__(self, d: int):
         super().__init__()
-        self.net = nn.Sequential(GeluProjection(d, 4 * d), nn.Identity(), nn.Linear(4 * d, d))
+        self.net = nn.Sequential(GeluProjection(d, 4 * d), nn.Identity(), Linear(4 * d, d))
 
     def forward(self, h: Float[Tensor, "b n d"]) -> Float[Tensor, "b n d"]:
         return self.net(h)
@@ -247,22 +245,18 @@ class FeedForward(nn.Module):
 class GeluProjection(nn.Module):
     def __init__(self, d: int, hidden: int):
         super().__init__()
-        self.proj = nn.Linear(d, hidden)
+        self.proj = Linear(d, hidden, activation="gelu")
 
     def forward(self, h: Float[Tensor, "b n d"]) -> Float[Tensor, "b n hidden"]:
-        return F.gelu(self.proj(h), approximate="tanh")
+        return self.proj(h)
 
 
-class RMSNorm(nn.Module):
-    """x / sqrt(mean x^2 + eps) * weight, in the dtype of x (under autocast the weight may be wider)."""
+class NormWeight(nn.Module):
+    """The weight of an RMSNorm, under the tensor name that it has in the releases."""
 
-    def __init__(self, d: int, eps: float):
+    def __init__(self, d: int):
         super().__init__()
-        self.eps = eps
         self.weight = nn.Parameter(torch.ones(d))
-
-    def forward(self, x: Float[Tensor, "b n d"]) -> Float[Tensor, "b n d"]:
-        return F.rms_norm(x, x.shape[-1:], self.weight.to(x.dtype), self.eps)
 
 
 class AdaLNSingle(nn.Module):
@@ -326,12 +320,6 @@ def rope_table(positions: Float[Tensor, "b 3 n"], config: TransformerConfig) -> 
     return torch.complex(angle.cos(), angle.sin())
 
 
-def rotate(x: Float[Tensor, "b n d"], rotation: Complex[Tensor, "#b n half"]) -> Float[Tensor, "b n d"]:
-    """Turn each pair of neighbouring channels, as one complex number, by its angle. Computed in float32."""
-    pairs = torch.view_as_complex(rearrange(x.float(), "b n (half two) -> b n half two", two=2))
-    return torch.view_as_real(pairs * rotation).flatten(-2).to(x.dtype)
-
-
 def distinct_times(t: Float[Tensor, "b n"]) -> tuple[Float[Tensor, "b k"], Int[Tensor, "b n"] | None]:
     """The different values in each row and which of them each token has (None where a row has only one).
 
@@ -366,21 +354,3 @@ def init_weights(model: VideoTransformer, generator: torch.Generator | None = No
 
 
 _ZERO_AT_START = ("scale_shift_table", "adaln_single.linear.weight", "attn2.to_out.0.weight", "proj_out.weight")
-
-
-def _attention(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None) -> Tensor:
-    if not (query.is_cpu and query.dtype == torch.bfloat16 and query.requires_grad):
-        return F.scaled_dot_product_attention(query, key, value, attn_mask=bias)
-    # torch 2.13's fused kernel takes 3 to 4 times as long as this, forward and backward, in bfloat16 on a CPU
-    logits = (query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2)
-    logits = logits if bias is None else logits + bias
-    return logits.softmax(-1, dtype=torch.float32).to(value.dtype) @ value
-
-
-def _per_token(modulation: Float[Tensor, "b k m d"], rows: Int[Tensor, "b n"] | None) -> Float[Tensor, "b _ m d"]:
-    """The modulation of each token, where ``rows`` counts through all samples' times; without it, as it is."""
-    if rows is None:
-        return modulation
-    # index_select, as its backward pass is several times faster on a CPU than that of gather or of indexing
-    b, _, m, d = modulation.shape
-    return modulation.reshape(-1, m * d).index_select(0, rows.flatten()).reshape(b, -1, m, d)

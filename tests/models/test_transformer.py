@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 
 from openltx.geometry import LatentShape, token_positions
+from openltx.kernels.fused import rotate
 from openltx.models.transformer import (
     TransformerConfig,
     VideoTransformer,
     distinct_times,
     init_weights,
     rope_table,
-    rotate,
 )
 
 CONFIG = TransformerConfig(num_layers=2, num_heads=4, head_dim=16, caption_channels=12, in_channels=8, out_channels=8)

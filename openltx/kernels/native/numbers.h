@@ -1,0 +1,40 @@
+/* Two element types, float32 and bfloat16, behind one load and one store. Sums are always taken in float32.
+ *
+ * The `type` arguments are compile-time constants in every caller (which is always inlined), so the branch costs nothing
+ * and the loops around it are vectorised.
+ */
+#ifndef OPENLTX_NUMBERS_H
+#define OPENLTX_NUMBERS_H
+
+#include <stdint.h>
+#include <string.h>
+
+enum { FLOAT32 = 0, BFLOAT16 = 1 };
+
+#define INLINE static inline __attribute__((always_inline))
+
+INLINE float load(const void *p, long i, const int type)
+{
+    if (type == FLOAT32) return ((const float *)p)[i];
+    const uint32_t bits = (uint32_t)((const uint16_t *)p)[i] << 16;
+    float x;
+    memcpy(&x, &bits, 4);
+    return x;
+}
+
+INLINE void store(void *p, long i, float x, const int type)
+{
+    if (type == FLOAT32) {
+        ((float *)p)[i] = x;
+        return;
+    }
+    uint32_t bits;
+    memcpy(&bits, &x, 4);
+    bits += 0x7fff + ((bits >> 16) & 1); /* round to nearest, ties to even */
+    ((uint16_t *)p)[i] = (uint16_t)(bits >> 16);
+}
+
+INLINE const void *at(const void *p, long i, const int type) { return (const char *)p + i * (type == FLOAT32 ? 4 : 2); }
+INLINE void *at_mutable(void *p, long i, const int type) { return (char *)p + i * (type == FLOAT32 ? 4 : 2); }
+
+#endif

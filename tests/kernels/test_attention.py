@@ -1,0 +1,81 @@
+"""The compiled attention against the formula in float64."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from openltx.kernels import attention as module
+from openltx.kernels.attention import attention
+from openltx.kernels.library import native
+
+DTYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
+TOLERANCE = {torch.float32: 1e-6, torch.bfloat16: 4e-3}
+
+
+def formula(query: Tensor, key: Tensor, value: Tensor, heads: int, bias: Tensor | None = None) -> Tensor:
+    q, k, v = (x.double().unflatten(-1, (heads, -1)).transpose(1, 2) for x in (query, key, value))
+    logits = q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5
+    if bias is not None:
+        logits = logits + bias[:, None, None].double()
+    return (logits.softmax(-1) @ v).transpose(1, 2).flatten(2)
+
+
+def relative(a: Tensor, exact: Tensor) -> float:
+    return float((a.double() - exact).norm() / exact.norm())
+
+
+@DTYPES
+@pytest.mark.parametrize(
+    ("b", "n", "l", "heads", "channels"),
+    [
+        (1, 1, 1, 1, 32),
+        (2, 7, 13, 3, 64),
+        (1, 200, 1100, 2, 64),
+        (2, 130, 64, 1, 128),
+        (1, 97, 65, 2, 96),
+        (3, 5, 9, 2, 8),
+    ],
+)
+def test_agrees_with_the_formula(b: int, n: int, l: int, heads: int, channels: int, dtype: torch.dtype) -> None:  # noqa: E741
+    query, key, value = (torch.randn(b, m, heads * channels).to(dtype) for m in (n, l, l))
+    assert relative(attention(query, key, value, heads), formula(query, key, value, heads)) < TOLERANCE[dtype]
+
+
+@DTYPES
+def test_takes_slices_of_one_projection_and_large_logits(dtype: torch.dtype) -> None:
+    query, key, value = (8 * torch.randn(2, 90, 3 * 128)).to(dtype).chunk(3, -1)
+    tolerance = {torch.float32: 1e-4, torch.bfloat16: 1e-2}[
+        dtype
+    ]  # logits around 500: float32 has 5 digits behind them
+    assert relative(attention(query, key, value, 2), formula(query, key, value, 2)) < tolerance
+
+
+@DTYPES
+def test_a_bias_hides_padded_keys(dtype: torch.dtype) -> None:
+    query, key, value = (torch.randn(2, m, 64).to(dtype) for m in (5, 70, 70))
+    bias = torch.zeros(2, 70)
+    bias[0, 40:] = bias[1, 3:] = -10000.0
+    got = attention(query, key, value, 1, bias)
+    assert relative(got, formula(query, key, value, 1, bias)) < TOLERANCE[dtype]
+    assert relative(got[:1], formula(query[:1], key[:1, :40], value[:1, :40], 1)) < TOLERANCE[dtype]
+
+
+@DTYPES
+def test_gradients_agree_with_the_formula(dtype: torch.dtype) -> None:
+    inputs = [torch.randn(2, m, 64).to(dtype).requires_grad_() for m in (6, 9, 9)]
+    exact = [x.detach().double().requires_grad_() for x in inputs]
+    got = torch.autograd.grad(attention(*inputs, 2).double().square().sum(), inputs)
+    expected = torch.autograd.grad(formula(*exact, 2).square().sum(), exact)
+    for g, e in zip(got, expected, strict=True):
+        assert relative(g, e) < 3 * TOLERANCE[dtype]
+
+
+@pytest.mark.skipif(native() is None, reason="no C compiler here: only the plain formulas run")
+def test_the_kernel_is_what_runs_without_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
+    called = []
+    original = module._compiled
+    monkeypatch.setattr(module, "_compiled", lambda *a: called.append(1) or original(*a))
+    x = torch.randn(1, 4, 64)
+    attention(x, x, x, 1)
+    attention(x.requires_grad_(), x, x, 1)
+    assert called == [1] if hasattr(native(), "openltx_attention") else called == []
