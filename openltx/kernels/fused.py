@@ -165,9 +165,9 @@ class _NormRotate(torch.autograd.Function):
         angles, eps, kind = ctx.settings
         threads, (b, n, d) = torch.get_num_threads(), x.shape
         dy, dx, factors = dy.contiguous(), torch.empty_like(x), weight.float().contiguous()
-        dweight, scratch = factors.new_zeros(threads, d), factors.new_empty(threads, d)
+        dweight = factors.new_zeros(threads, d)
         native().openltx_norm_rotate_back(  # pyright: ignore[reportOptionalMemberAccess]
-            *_pointers(dy, x, factors, rotation, dx, dweight, scratch),
+            *_pointers(dy, x, factors, rotation, dx, dweight),
             *_longs(threads, b * n, d, angles),
             _float(eps),
             kind,

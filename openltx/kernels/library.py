@@ -23,8 +23,8 @@ from torch import Tensor
 from openltx.cache import cache_folder
 
 SWITCH = "OPENLTX_KERNELS"
-SOURCES = ("numbers.h", "fused.c", "attention.c")
-FLAGS = ("-O3", "-march=native", "-std=gnu11", "-fopenmp", "-fPIC")
+SOURCES = ("numbers.h", "fused.c", "attention.c", "volume.c")
+FLAGS = ("-O3", "-march=native", "-std=gnu11", "-fno-trapping-math", "-fno-math-errno", "-fopenmp", "-fPIC")
 
 _log = logging.getLogger(__name__)
 

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from openltx.errors import RequestError
+from openltx.kernels.volume import depth_to_space, space_to_depth
 from openltx.models.presets import vae_preset
 from openltx.models.vae.autoencoder import (
     VideoAutoencoder,
@@ -11,7 +12,7 @@ from openltx.models.vae.autoencoder import (
     tone_map_latents,
     unpatchify_pixels,
 )
-from openltx.models.vae.layers import CausalConv3d, depth_to_space, space_to_depth
+from openltx.models.vae.layers import CausalConv3d
 from openltx.noise import randn, seeded
 
 

@@ -24,14 +24,11 @@
 
 INLINE long table_row(const int64_t *rows, long r, long per_row) { return rows ? (long)rows[r] : r / per_row; }
 
-INLINE float inverse_rms(const void *x, long d, float eps, const int type)
+INLINE float inverse_rms(const float *x, long d, float eps)
 {
     float sum = 0;
 #pragma omp simd reduction(+ : sum)
-    for (long i = 0; i < d; i++) {
-        const float v = load(x, i, type);
-        sum += v * v;
-    }
+    for (long i = 0; i < d; i++) sum += x[i] * x[i];
     return 1.0f / sqrtf(sum / d + eps);
 }
 
@@ -43,11 +40,13 @@ INLINE void norm_modulate(const void *x, const float *scale, const float *shift,
 #pragma omp parallel for schedule(static) if (n * d > 16384)
     for (long r = 0; r < n; r++) {
         const long row = table_row(rows, r, per_row) * stride;
-        const void *xr = at(x, r * d, in);
-        void *yr = at_mutable(y, r * d, out);
-        const float *a = scale + row, *b = shift + row, inv = inverse_rms(xr, d, eps, in);
+        const float *a = scale + row, *b = shift + row;
+        float v[d];
+        load_row(v, at(x, r * d, in), d, in);
+        const float inv = inverse_rms(v, d, eps);
 #pragma omp simd
-        for (long i = 0; i < d; i++) store(yr, i, load(xr, i, in) * inv * (1 + a[i]) + b[i], out);
+        for (long i = 0; i < d; i++) v[i] = v[i] * inv * (1 + a[i]) + b[i];
+        store_row(at_mutable(y, r * d, out), v, d, out);
     }
 }
 
@@ -68,23 +67,23 @@ INLINE void norm_modulate_back(const void *dy, const void *x, const float *scale
     for (long s = 0; s < samples; s++)
         for (long r = s * n; r < (s + 1) * n; r++) {
             const long row = table_row(rows, r, per_row);
-            const void *xr = at(x, r * d, in), *gr = at(dy, r * d, out);
-            void *dxr = at_mutable(dx, r * d, in);
-            const float *a = scale + row * stride, inv = inverse_rms(xr, d, eps, in);
-            float *da = dscale + row * d, *db = dshift + row * d, dot = 0;
+            const float *a = scale + row * stride;
+            float *da = dscale + row * d, *db = dshift + row * d, dot = 0, unit[d], g[d];
+            load_row(unit, at(x, r * d, in), d, in);
+            load_row(g, at(dy, r * d, out), d, out);
+            const float inv = inverse_rms(unit, d, eps);
 #pragma omp simd reduction(+ : dot)
             for (long i = 0; i < d; i++) {
-                const float unit = load(xr, i, in) * inv, g = load(gr, i, out);
-                da[i] += g * unit;
-                db[i] += g;
-                dot += g * (1 + a[i]) * unit;
+                unit[i] *= inv;
+                da[i] += g[i] * unit[i];
+                db[i] += g[i];
+                g[i] *= 1 + a[i];
+                dot += g[i] * unit[i];
             }
             dot /= d;
 #pragma omp simd
-            for (long i = 0; i < d; i++) {
-                const float unit = load(xr, i, in) * inv, g = load(gr, i, out) * (1 + a[i]);
-                store(dxr, i, inv * (g - unit * dot), in);
-            }
+            for (long i = 0; i < d; i++) g[i] = inv * (g[i] - unit[i] * dot);
+            store_row(at_mutable(dx, r * d, in), g, d, in);
         }
 }
 
@@ -100,25 +99,40 @@ void openltx_norm_modulate_back(const void *dy, const void *x, const float *scal
 
 /* ---- norm_rotate: angle holds cos and sin of each pair of channels, side by side, for `angles` rows ---- */
 
+typedef float Lanes __attribute__((vector_size(64), aligned(4)));
+typedef int32_t LaneIndex __attribute__((vector_size(64)));
+
+/* Each pair (a, b) of v as a + i b times (or, inverse, divided by) cos + i sin of `turn`; n is even */
+INLINE void rotate(float *v, const float *turn, long n, const int inverse)
+{
+    const LaneIndex cosine = {0, 0, 2, 2, 4, 4, 6, 6, 8, 8, 10, 10, 12, 12, 14, 14}, sine = cosine + 1;
+    const LaneIndex other = {1, 0, 3, 2, 5, 4, 7, 6, 9, 8, 11, 10, 13, 12, 15, 14};
+    const Lanes sign = {-1, 1, -1, 1, -1, 1, -1, 1, -1, 1, -1, 1, -1, 1, -1, 1};
+    long i = 0;
+    for (; i + 16 <= n; i += 16) {
+        const Lanes x = *(const Lanes *)(v + i), angle = *(const Lanes *)(turn + i);
+        const Lanes s = __builtin_shuffle(angle, sine) * (inverse ? -sign : sign);
+        *(Lanes *)(v + i) = x * __builtin_shuffle(angle, cosine) + __builtin_shuffle(x, other) * s;
+    }
+    for (; i < n; i += 2) {
+        const float a = v[i], b = v[i + 1], s = inverse ? -turn[i + 1] : turn[i + 1];
+        v[i] = a * turn[i] - b * s;
+        v[i + 1] = b * turn[i] + a * s;
+    }
+}
+
 INLINE void norm_rotate(const void *x, const float *weight, const float *angle, void *y, long n, long d, long angles,
                         float eps, const int in, const int out)
 {
 #pragma omp parallel for schedule(static) if (n * d > 16384)
     for (long r = 0; r < n; r++) {
-        const void *xr = at(x, r * d, in);
-        void *yr = at_mutable(y, r * d, out);
-        const float inv = inverse_rms(xr, d, eps, in), *turn = angle ? angle + (r % angles) * d : 0;
-        if (!turn) {
+        float v[d];
+        load_row(v, at(x, r * d, in), d, in);
+        const float inv = inverse_rms(v, d, eps);
 #pragma omp simd
-            for (long i = 0; i < d; i++) store(yr, i, load(xr, i, in) * inv * weight[i], out);
-            continue;
-        }
-#pragma omp simd
-        for (long i = 0; i < d; i += 2) {
-            const float a = load(xr, i, in) * inv * weight[i], b = load(xr, i + 1, in) * inv * weight[i + 1];
-            store(yr, i, a * turn[i] - b * turn[i + 1], out);
-            store(yr, i + 1, a * turn[i + 1] + b * turn[i], out);
-        }
+        for (long i = 0; i < d; i++) v[i] *= inv * weight[i];
+        if (angle) rotate(v, angle + r % angles * d, d, 0);
+        store_row(at_mutable(y, r * d, out), v, d, out);
     }
 }
 
@@ -130,46 +144,37 @@ void openltx_norm_rotate(const void *x, const float *weight, const float *angle,
 #undef CALL
 }
 
-/* dweight is (threads x d), zero on entry; the caller sums it. `turned` is scratch of (threads x d). */
+/* dweight is (parts x d), zero on entry; the caller sums it. */
 INLINE void norm_rotate_back(const void *dy, const void *x, const float *weight, const float *angle, void *dx,
-                             float *dweight, float *turned, long threads, long n, long d, long angles, float eps,
-                             const int in, const int out)
+                             float *dweight, long parts, long n, long d, long angles, float eps, const int in,
+                             const int out)
 {
 #pragma omp parallel for schedule(static)
-    for (long part = 0; part < threads; part++)
-        for (long r = n * part / threads; r < n * (part + 1) / threads; r++) {
-            const void *xr = at(x, r * d, in), *gr = at(dy, r * d, out);
-            void *dxr = at_mutable(dx, r * d, in);
-            const float inv = inverse_rms(xr, d, eps, in), *turn = angle ? angle + (r % angles) * d : 0;
-            float *dw = dweight + part * d, *g = turned + part * d, dot = 0;
-            if (turn) { /* the rotation's inverse */
-#pragma omp simd
-                for (long i = 0; i < d; i += 2) {
-                    const float a = load(gr, i, out), b = load(gr, i + 1, out);
-                    g[i] = a * turn[i] + b * turn[i + 1];
-                    g[i + 1] = b * turn[i] - a * turn[i + 1];
-                }
-            } else {
-#pragma omp simd
-                for (long i = 0; i < d; i++) g[i] = load(gr, i, out);
-            }
+    for (long part = 0; part < parts; part++)
+        for (long r = n * part / parts; r < n * (part + 1) / parts; r++) {
+            float *dw = dweight + part * d, dot = 0, unit[d], g[d];
+            load_row(unit, at(x, r * d, in), d, in);
+            load_row(g, at(dy, r * d, out), d, out);
+            if (angle) rotate(g, angle + r % angles * d, d, 1);
+            const float inv = inverse_rms(unit, d, eps);
 #pragma omp simd reduction(+ : dot)
             for (long i = 0; i < d; i++) {
-                const float unit = load(xr, i, in) * inv;
-                dw[i] += g[i] * unit;
-                dot += g[i] * weight[i] * unit;
+                unit[i] *= inv;
+                dw[i] += g[i] * unit[i];
+                g[i] *= weight[i];
+                dot += g[i] * unit[i];
             }
             dot /= d;
 #pragma omp simd
-            for (long i = 0; i < d; i++)
-                store(dxr, i, inv * (g[i] * weight[i] - load(xr, i, in) * inv * dot), in);
+            for (long i = 0; i < d; i++) g[i] = inv * (g[i] - unit[i] * dot);
+            store_row(at_mutable(dx, r * d, in), g, d, in);
         }
 }
 
 void openltx_norm_rotate_back(const void *dy, const void *x, const float *weight, const float *angle, void *dx,
-                              float *dweight, float *turned, long threads, long n, long d, long angles, float eps, int kind)
+                              float *dweight, long parts, long n, long d, long angles, float eps, int kind)
 {
-#define CALL(IN, OUT) norm_rotate_back(dy, x, weight, angle, dx, dweight, turned, threads, n, d, angles, eps, IN, OUT)
+#define CALL(IN, OUT) norm_rotate_back(dy, x, weight, angle, dx, dweight, parts, n, d, angles, eps, IN, OUT)
     DISPATCH(kind, CALL)
 #undef CALL
 }
@@ -181,11 +186,13 @@ INLINE void gated_add(const void *h, const void *x, const float *gate, const int
 {
 #pragma omp parallel for schedule(static) if (n * d > 16384)
     for (long r = 0; r < n; r++) {
-        const void *hr = at(h, r * d, in), *xr = at(x, r * d, out);
-        void *yr = at_mutable(y, r * d, in);
         const float *g = gate + table_row(rows, r, per_row) * stride;
+        float stream[d], branch[d];
+        load_row(stream, at(h, r * d, in), d, in);
+        load_row(branch, at(x, r * d, out), d, out);
 #pragma omp simd
-        for (long i = 0; i < d; i++) store(yr, i, load(hr, i, in) + g[i] * load(xr, i, out), in);
+        for (long i = 0; i < d; i++) stream[i] += g[i] * branch[i];
+        store_row(at_mutable(y, r * d, in), stream, d, in);
     }
 }
 
@@ -205,16 +212,16 @@ INLINE void gated_add_back(const void *dy, const void *x, const float *gate, con
     for (long s = 0; s < samples; s++)
         for (long r = s * n; r < (s + 1) * n; r++) {
             const long row = table_row(rows, r, per_row);
-            const void *gr = at(dy, r * d, in), *xr = at(x, r * d, out);
-            void *dxr = at_mutable(dx, r * d, out);
-            const float *g = gate + row * stride;
-            float *dg = dgate + row * d;
+            const float *gate_row = gate + row * stride;
+            float *dg = dgate + row * d, g[d], branch[d];
+            load_row(g, at(dy, r * d, in), d, in);
+            load_row(branch, at(x, r * d, out), d, out);
 #pragma omp simd
             for (long i = 0; i < d; i++) {
-                const float v = load(gr, i, in);
-                dg[i] += v * load(xr, i, out);
-                store(dxr, i, v * g[i], out);
+                dg[i] += g[i] * branch[i];
+                g[i] *= gate_row[i];
             }
+            store_row(at_mutable(dx, r * d, out), g, d, out);
         }
 }
 

@@ -14,13 +14,13 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from openltx.errors import RequestError
 from openltx.flow.path import interpolate
+from openltx.kernels.volume import norm_activate, to_fast_layout
 from openltx.models.vae.layers import (
     CausalConv3d,
     DepthToSpace,
@@ -30,8 +30,6 @@ from openltx.models.vae.layers import (
     SpaceToDepth,
     SpatialPadding,
     TimeEmbedder,
-    modulate,
-    pixel_norm,
 )
 from openltx.noise import Generators, randn
 
@@ -195,10 +193,10 @@ class Encoder(nn.Module):
 
     def forward(self, video: Float[Tensor, "b 3 F H W"]) -> Posterior:
         """Mean and log-variance, both (b c f h w)."""
-        x = self.conv_in(patchify_pixels(video, self.config.patch_size))
+        x = self.conv_in(to_fast_layout(patchify_pixels(video, self.config.patch_size)))
         for block in self.down_blocks:
             x = block(x)
-        x = self.conv_out(F.silu(pixel_norm(x)))
+        x = self.conv_out.inner(norm_activate(x, edges=self.conv_out.edges(x)))
         mean, rest = x[:, : self.config.latent_channels], x[:, self.config.latent_channels :]
         match self.config.latent_log_var:
             case "uniform":  # one log-variance for all channels: none can be given up to the prior (2.1.4)
@@ -238,7 +236,7 @@ class Decoder(nn.Module):
             return randn((z.shape[0], 1, 1, height, width), generator, device=z.device, dtype=z.dtype)
 
         scaled = None if t is None else t * self.timestep_scale_multiplier
-        x = self.conv_in(z)
+        x = self.conv_in(to_fast_layout(z))
         for block in self.up_blocks:
             x = block(x, scaled, noise) if isinstance(block, ResGroup) else _decode_through(block, x, noise)
         shift = scale = None
@@ -246,8 +244,8 @@ class Decoder(nn.Module):
             modulation = self.last_scale_shift_table + rearrange(
                 self.last_time_embedder(scaled), "b (two c) -> b two c", two=2
             )
-            shift, scale = modulation.to(x.dtype)[..., None, None, None].unbind(1)
-        x = self.conv_out(F.silu(modulate(pixel_norm(x), shift, scale)))
+            shift, scale = modulation.unbind(1)
+        x = self.conv_out.inner(norm_activate(x, shift, scale, self.conv_out.edges(x)))
         return unpatchify_pixels(x, self.config.patch_size)
 
 

@@ -14,10 +14,18 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from openltx.kernels.volume import (
+    Stride,
+    convolve,
+    depth_to_space,
+    norm_activate,
+    repeat_edges,
+    space_to_depth,
+    to_fast_layout,
+)
 from openltx.models.timestep import TimestepEmbedder
 
 SpatialPadding = Literal["zeros", "replicate", "reflect"]
-Stride = tuple[int, int, int]
 NoiseMaps = Callable[[int, int], Tensor]
 """Draws one standard normal map per sample, (b 1 1 h w), for noise injection."""
 
@@ -43,21 +51,24 @@ class CausalConv3d(nn.Module):
         self.conv = nn.Conv3d(in_channels, out_channels, 3, stride=stride, padding=(0, 1, 1), padding_mode=padding)
 
     def forward(self, x: Float[Tensor, "b c f h w"]) -> Float[Tensor, "b d f2 h2 w2"]:
+        return self.inner(repeat_edges(x, self.edges(x)))
+
+    def edges(self, x: Float[Tensor, "b c f h w"]) -> tuple[int, int]:
+        """How often the first and the last frame are to be repeated before ``inner``."""
         if x.shape[2] == 1 and self.conv.padding_mode == "zeros":
-            return self._still(x)
-        first, last = x[:, :, :1], x[:, :, -1:]
-        x = torch.cat([first, first, x], 2) if self.causal else torch.cat([first, x, last], 2)
-        return self.conv(x)
+            return 0, 0
+        return (2, 0) if self.causal else (1, 1)
 
-    def _still(self, x: Float[Tensor, "b c 1 h w"]) -> Float[Tensor, "b d 1 h2 w2"]:
-        """A single frame meets itself in all three time taps: a 2D convolution with their sum."""
+    def inner(
+        self, x: Float[Tensor, "b c f h w"], add: Float[Tensor, "b d f2 h2 w2"] | None = None
+    ) -> Float[Tensor, "b d f2 h2 w2"]:
+        """The convolution of a clip whose edge frames are repeated already, plus ``add``."""
+        if x.shape[2] > 1:
+            return convolve(x, self.conv, add)
+        # a single frame meets itself in all three time taps: a 2D convolution with their sum
         kernel = self.conv.weight.sum(2)
-        return F.conv2d(x[:, :, 0], kernel, self.conv.bias, stride=self.conv.stride[1:], padding=1)[:, :, None]
-
-
-def pixel_norm(x: Float[Tensor, "b c f h w"]) -> Float[Tensor, "b c f h w"]:
-    """x / rms(x) over the channels of each position."""
-    return x * torch.rsqrt(x.float().square().mean(1, keepdim=True) + 1e-8).to(x.dtype)
+        y = F.conv2d(x[:, :, 0], kernel, self.conv.bias, stride=self.conv.stride[1:], padding=1)[:, :, None]
+        return to_fast_layout(y if add is None else y + add)
 
 
 class TimeEmbedder(nn.Module):
@@ -117,19 +128,13 @@ class ResBlock(nn.Module):
         if self.scale_shift_table is not None:
             assert embedding is not None
             modulation = self.scale_shift_table + rearrange(embedding, "b (four c) -> b four c", four=4)
-            shift1, scale1, shift2, scale2 = modulation.to(x.dtype)[..., None, None, None].unbind(1)
-        y = self.conv1(F.silu(modulate(pixel_norm(x), shift1, scale1)))
+            shift1, scale1, shift2, scale2 = modulation.unbind(1)
+        y = self.conv1.inner(norm_activate(x, shift1, scale1, self.conv1.edges(x)))
         y = add_noise(y, self.per_channel_scale1, noise)
-        y = self.conv2(F.silu(modulate(pixel_norm(y), shift2, scale2)))
-        y = add_noise(y, self.per_channel_scale2, noise)
+        y = norm_activate(y, shift2, scale2, self.conv2.edges(y))
         if self.conv_shortcut is not None and self.norm3 is not None:
-            x = self.conv_shortcut(self.norm3(x))
-        return x + y
-
-
-def modulate(x: Tensor, shift: Tensor | None, scale: Tensor | None) -> Tensor:
-    """x (1 + scale) + shift."""
-    return x if shift is None or scale is None else x * (1 + scale) + shift
+            x = to_fast_layout(self.conv_shortcut(self.norm3(x)))
+        return add_noise(self.conv2.inner(y, add=x), self.per_channel_scale2, noise)
 
 
 def add_noise(x: Tensor, scale: Tensor | None, noise: NoiseMaps | None) -> Tensor:
@@ -210,27 +215,10 @@ class DepthToSpace(nn.Module):
     ) -> None:
         super().__init__()
         self.stride = stride
-        self.repeats = math.prod(stride) // multiplier
         self.residual = residual
         width = math.prod(stride) * in_channels // multiplier
         self.conv = CausalConv3d(in_channels, width, causal=causal, padding=padding)
 
     def forward(self, x: Float[Tensor, "b c f h w"]) -> Float[Tensor, "b d f2 h2 w2"]:
-        y = self._shuffle(self.conv(x))
-        return y + self._shuffle(x).repeat(1, self.repeats, 1, 1, 1) if self.residual else y
-
-    def _shuffle(self, x: Tensor) -> Tensor:
-        x = depth_to_space(x, self.stride)
-        return x[:, :, 1:] if self.stride[0] == 2 else x
-
-
-def space_to_depth(x: Tensor, stride: Stride) -> Tensor:
-    """(f p1) (h p2) (w p3) to channels, the new factors innermost."""
-    p1, p2, p3 = stride
-    return rearrange(x, "b c (f p1) (h p2) (w p3) -> b (c p1 p2 p3) f h w", p1=p1, p2=p2, p3=p3)
-
-
-def depth_to_space(x: Tensor, stride: Stride) -> Tensor:
-    """The inverse of ``space_to_depth``."""
-    p1, p2, p3 = stride
-    return rearrange(x, "b (c p1 p2 p3) f h w -> b c (f p1) (h p2) (w p3)", p1=p1, p2=p2, p3=p3)
+        drop = 1 if self.stride[0] == 2 else 0
+        return depth_to_space(self.conv(x), self.stride, x if self.residual else None, drop)
