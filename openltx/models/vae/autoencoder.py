@@ -126,6 +126,18 @@ class VideoAutoencoder(nn.Module):
         latents are at level t already (the sampler's z_t1). ``tone_map`` in [0, 1] compresses large latents.
         ``t=None`` is t = 0 without noise. A VAE without timestep conditioning (0.9.0) takes no ``t``.
         """
+        z, level = self.decoder_input(latents, t, noise_scale, tone_map, generator)
+        return self.decoder(z, level, generator)
+
+    def decoder_input(
+        self,
+        latents: Float[Tensor, "b c f h w"],
+        t: float | Float[Tensor, "b"] | None,
+        noise_scale: float | Float[Tensor, "b"] | None,
+        tone_map: float,
+        generator: Generators,
+    ) -> tuple[Float[Tensor, "b c f h w"], Float[Tensor, "b"] | None]:
+        """What ``decode`` hands to the decoder: latents with noise mixed in, tone-mapped, un-normalised; and t."""
         if t is not None and not self.config.timestep_conditioning:
             raise RequestError(
                 f"This VAE's decoder is not conditioned on a timestep, but t={t} was asked for. Leave the decode "
@@ -138,8 +150,7 @@ class VideoAutoencoder(nn.Module):
             latents = interpolate(latents, randn(latents.shape, generator, device=device, dtype=dtype), scale)
         if tone_map:
             latents = tone_map_latents(latents, tone_map)
-        conditioned = self.config.timestep_conditioning
-        return self.decoder(self.unnormalise(latents), level if conditioned else None, generator)
+        return self.unnormalise(latents), level if self.config.timestep_conditioning else None
 
     def normalise(self, z: Float[Tensor, "b c f h w"]) -> Float[Tensor, "b c f h w"]:
         """The encoder's latents to mean 0 and standard deviation 1 per channel."""
@@ -196,7 +207,10 @@ class Encoder(nn.Module):
         x = self.conv_in(to_fast_layout(patchify_pixels(video, self.config.patch_size)))
         for block in self.down_blocks:
             x = block(x)
-        x = self.conv_out.inner(norm_activate(x, edges=self.conv_out.edges(x)))
+        return self.posterior(self.conv_out.inner(norm_activate(x, edges=self.conv_out.edges(x))))
+
+    def posterior(self, x: Float[Tensor, "b d f h w"]) -> Posterior:
+        """The last convolution's channels as mean and log-variance."""
         mean, rest = x[:, : self.config.latent_channels], x[:, self.config.latent_channels :]
         match self.config.latent_log_var:
             case "uniform":  # one log-variance for all channels: none can be given up to the prior (2.1.4)
@@ -239,14 +253,17 @@ class Decoder(nn.Module):
         x = self.conv_in(to_fast_layout(z))
         for block in self.up_blocks:
             x = block(x, scaled, noise) if isinstance(block, ResGroup) else _decode_through(block, x, noise)
-        shift = scale = None
-        if scaled is not None:
-            modulation = self.last_scale_shift_table + rearrange(
-                self.last_time_embedder(scaled), "b (two c) -> b two c", two=2
-            )
-            shift, scale = modulation.unbind(1)
+        shift, scale = self.last_modulation(scaled)
         x = self.conv_out.inner(norm_activate(x, shift, scale, self.conv_out.edges(x)))
         return unpatchify_pixels(x, self.config.patch_size)
+
+    def last_modulation(self, t: Float[Tensor, "b"] | None) -> tuple[Tensor | None, Tensor | None]:
+        """(shift, scale) of the last norm, each (b c), at the scaled t."""
+        if t is None:
+            return None, None
+        embedding = rearrange(self.last_time_embedder(t), "b (two c) -> b two c", two=2)
+        shift, scale = (self.last_scale_shift_table + embedding).unbind(1)
+        return shift, scale
 
 
 def patchify_pixels(video: Float[Tensor, "b c F H W"], size: int) -> Float[Tensor, "b d F h w"]:

@@ -124,17 +124,26 @@ class ResBlock(nn.Module):
     def forward(
         self, x: Float[Tensor, "b c f h w"], embedding: Tensor | None = None, noise: NoiseMaps | None = None
     ) -> Float[Tensor, "b d f h w"]:
-        shift1 = scale1 = shift2 = scale2 = None
-        if self.scale_shift_table is not None:
-            assert embedding is not None
-            modulation = self.scale_shift_table + rearrange(embedding, "b (four c) -> b four c", four=4)
-            shift1, scale1, shift2, scale2 = modulation.unbind(1)
+        (shift1, scale1), (shift2, scale2) = self.modulations(embedding)
         y = self.conv1.inner(norm_activate(x, shift1, scale1, self.conv1.edges(x)))
         y = add_noise(y, self.per_channel_scale1, noise)
         y = norm_activate(y, shift2, scale2, self.conv2.edges(y))
-        if self.conv_shortcut is not None and self.norm3 is not None:
-            x = to_fast_layout(self.conv_shortcut(self.norm3(x)))
-        return add_noise(self.conv2.inner(y, add=x), self.per_channel_scale2, noise)
+        return add_noise(self.conv2.inner(y, add=self.shortcut(x)), self.per_channel_scale2, noise)
+
+    def modulations(self, embedding: Tensor | None) -> tuple[tuple[Tensor | None, Tensor | None], ...]:
+        """(shift, scale) of the first and of the second norm, each (b c)."""
+        if self.scale_shift_table is None:
+            return (None, None), (None, None)
+        assert embedding is not None
+        table = self.scale_shift_table + rearrange(embedding, "b (four c) -> b four c", four=4)
+        shift1, scale1, shift2, scale2 = table.unbind(1)
+        return (shift1, scale1), (shift2, scale2)
+
+    def shortcut(self, x: Float[Tensor, "b c f h w"]) -> Float[Tensor, "b d f h w"]:
+        """What the branch is added to."""
+        if self.conv_shortcut is None or self.norm3 is None:
+            return x
+        return to_fast_layout(self.conv_shortcut(self.norm3(x)))
 
 
 def add_noise(x: Tensor, scale: Tensor | None, noise: NoiseMaps | None) -> Tensor:
@@ -193,8 +202,11 @@ class SpaceToDepth(nn.Module):
     def forward(self, x: Float[Tensor, "b c f h w"]) -> Float[Tensor, "b d f2 h2 w2"]:
         if self.stride[0] == 2:
             x = torch.cat([x[:, :, :1], x], 2)
-        skip = rearrange(space_to_depth(x, self.stride), "b (c g) f h w -> b c g f h w", g=self.group).mean(2)
-        return space_to_depth(self.conv(x), self.stride) + skip
+        return space_to_depth(self.conv(x), self.stride) + self.shortcut(x)
+
+    def shortcut(self, x: Float[Tensor, "b c f h w"]) -> Float[Tensor, "b d f2 h2 w2"]:
+        """The input itself, averaged over groups of channels; its first frame stands twice already."""
+        return rearrange(space_to_depth(x, self.stride), "b (c g) f h w -> b c g f h w", g=self.group).mean(2)
 
 
 class DepthToSpace(nn.Module):

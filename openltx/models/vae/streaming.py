@@ -1,0 +1,186 @@
+"""Encode and decode long videos a few frames at a time, exactly.
+
+Overlapped chunks are only an approximation: the decoder of 0.9.5 sees about 22 latents to each side. Here every layer
+is a generator that takes chunks of frames and gives chunks of frames, and keeps what it will still need: a convolution
+its last two input frames, a residual block the frames that its branch has not caught up with. The chain of generators
+pulls chunks through the whole network, so memory grows with the chunk and not with the video, and the numbers are
+those of the whole pass.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from openltx.kernels.volume import depth_to_space, norm_activate, space_to_depth, to_fast_layout
+from openltx.models.vae.autoencoder import (
+    Decoder,
+    Encoder,
+    VideoAutoencoder,
+    patchify_pixels,
+    unpatchify_pixels,
+)
+from openltx.models.vae.layers import (
+    CausalConv3d,
+    DepthToSpace,
+    NoiseMaps,
+    ResBlock,
+    ResGroup,
+    SpaceToDepth,
+    add_noise,
+)
+from openltx.noise import Generators, randn
+
+Chunks = Iterator[Tensor]
+"""Consecutive pieces (b c f h w) of one clip; pieces may differ in length, none is empty."""
+
+
+def decode_stream(
+    vae: VideoAutoencoder,
+    latents: Float[Tensor, "b c f h w"],
+    t: float | Float[Tensor, "b"] | None = None,
+    noise_scale: float | Float[Tensor, "b"] | None = None,
+    tone_map: float = 0.0,
+    generator: Generators = None,
+    *,
+    chunk: int = 1,
+) -> Iterator[Float[Tensor, "b 3 F H W"]]:
+    """``vae.decode`` in pieces: pixels of consecutive frames, ``chunk`` latent frames at a time."""
+    z, level = vae.decoder_input(latents, t, noise_scale, tone_map, generator)
+    for piece in _decoder(vae.decoder, iter(z.split(chunk, 2)), level, generator, latents):
+        yield unpatchify_pixels(piece, vae.config.patch_size)
+
+
+def encode_stream(
+    vae: VideoAutoencoder, video: Iterable[Float[Tensor, "b 3 F H W"]]
+) -> Iterator[Float[Tensor, "b c f h w"]]:
+    """``vae.encode`` (the posterior's mean) of a video that comes in pieces: the first of 8k + 1 frames, then of 8k."""
+    for piece in _encoder(vae.encoder, iter(video)):
+        yield vae.normalise(vae.encoder.posterior(piece).mean)
+
+
+def split_frames(video: Float[Tensor, "b 3 F H W"], frames: int = 8) -> Iterator[Float[Tensor, "b 3 F2 H W"]]:
+    """A clip in the pieces that ``encode_stream`` takes: ``frames`` (a multiple of 8) and one more, then ``frames``."""
+    yield video[:, :, : 1 + frames]
+    yield from (piece for piece in video[:, :, 1 + frames :].split(frames, 2) if piece.shape[2])
+
+
+def _decoder(decoder: Decoder, chunks: Chunks, t: Tensor | None, generator: Generators, like: Tensor) -> Chunks:
+    def noise(height: int, width: int) -> Tensor:
+        return randn((like.shape[0], 1, 1, height, width), generator, device=like.device, dtype=like.dtype)
+
+    scaled = None if t is None else t * decoder.timestep_scale_multiplier
+    x = _convolution(decoder.conv_in, map(to_fast_layout, chunks))
+    for block in decoder.up_blocks:
+        x = _layer(block, x, scaled, noise)
+    shift, scale = decoder.last_modulation(scaled)
+    return _convolution(decoder.conv_out, (norm_activate(piece, shift, scale) for piece in x))
+
+
+def _encoder(encoder: Encoder, video: Chunks) -> Chunks:
+    x = _convolution(encoder.conv_in, (to_fast_layout(patchify_pixels(v, encoder.config.patch_size)) for v in video))
+    for block in encoder.down_blocks:
+        x = _layer(block, x, None, None)
+    return _convolution(encoder.conv_out, (norm_activate(piece) for piece in x))
+
+
+def _layer(block: nn.Module, x: Chunks, t: Tensor | None, noise: NoiseMaps | None) -> Chunks:
+    match block:
+        case ResGroup():
+            embedding = block.time_embedder(t) if block.time_embedder is not None else None
+            for inner in block.res_blocks:
+                assert isinstance(inner, ResBlock)
+                x = _residual(inner, x, embedding, noise)
+            return x
+        case ResBlock():
+            return _residual(block, x, None, noise)
+        case SpaceToDepth():
+            return _down(block, x)
+        case DepthToSpace():
+            return _up(block, x)
+        case CausalConv3d():
+            return _convolution(block, x)
+        case _:
+            raise AssertionError(f"{type(block).__name__} cannot be streamed")
+
+
+def _convolution(layer: CausalConv3d, chunks: Chunks) -> Chunks:
+    """Every window of three frames once: what the next window needs again is kept."""
+    stride, kept = layer.conv.stride[0], None
+    for x in chunks:
+        first = x[:, :, :1]
+        kept = (
+            torch.cat([first, first, x] if layer.causal else [first, x], 2) if kept is None else torch.cat([kept, x], 2)
+        )
+        windows = (kept.shape[2] - 3) // stride + 1
+        if windows > 0:
+            yield layer.inner(kept[:, :, : (windows - 1) * stride + 3])
+            kept = kept[:, :, windows * stride :]
+    if kept is not None and not layer.causal:
+        yield layer.inner(torch.cat([kept, kept[:, :, -1:]], 2))
+
+
+def _residual(block: ResBlock, chunks: Chunks, embedding: Tensor | None, noise: NoiseMaps | None) -> Chunks:
+    (shift1, scale1), (shift2, scale2) = block.modulations(embedding)
+    skip = _Delay(block.shortcut)
+    y = _convolution(block.conv1, (norm_activate(x, shift1, scale1) for x in skip.through(chunks)))
+    y = _noisy(y, block.per_channel_scale1, noise)
+    y = _convolution(block.conv2, (norm_activate(x, shift2, scale2) for x in y))
+    for x in _noisy(y, block.per_channel_scale2, noise):
+        yield x + skip.take(x.shape[2])
+
+
+def _noisy(chunks: Chunks, scale: Tensor | None, noise: NoiseMaps | None) -> Chunks:
+    """``add_noise`` with the one map of this place for all frames, drawn when the first of them comes."""
+    drawn: Tensor | None = None
+
+    def the_map(height: int, width: int) -> Tensor:
+        nonlocal drawn
+        assert noise is not None
+        if drawn is None:
+            drawn = noise(height, width)
+        return drawn
+
+    return (add_noise(x, scale, the_map) for x in chunks)
+
+
+def _up(block: DepthToSpace, chunks: Chunks) -> Chunks:
+    skip = _Delay()
+    drop = block.stride[0] - 1  # the clip's first frame
+    for y in _convolution(block.conv, skip.through(chunks)):
+        yield depth_to_space(y, block.stride, skip.take(y.shape[2]) if block.residual else None, drop)
+        drop = 0
+
+
+def _down(block: SpaceToDepth, chunks: Chunks) -> Chunks:
+    skip = _Delay(block.shortcut)
+    for y in _convolution(block.conv, skip.through(_even(chunks, block.stride[0]))):
+        yield space_to_depth(y, block.stride) + skip.take(y.shape[2] // block.stride[0])
+
+
+def _even(chunks: Chunks, stride: int) -> Chunks:
+    """With a time stride of 2 the first frame stands twice, and every piece must have an even length."""
+    for i, x in enumerate(chunks):
+        whole = torch.cat([x[:, :, :1], x], 2) if i == 0 and stride == 2 else x
+        assert whole.shape[2] % stride == 0, "pieces of a video must be of 8k + 1 frames, then of 8k"
+        yield whole
+
+
+class _Delay:
+    """Holds (a function of) the chunks that pass through until the other branch has caught up."""
+
+    def __init__(self, function: Callable[[Tensor], Tensor] = lambda x: x) -> None:
+        self._function = function
+        self._held: Tensor | None = None
+
+    def through(self, chunks: Chunks) -> Chunks:
+        for x in chunks:
+            y = self._function(x)
+            self._held = y if self._held is None else torch.cat([self._held, y], 2)
+            yield x
+
+    def take(self, frames: int) -> Tensor:
+        assert self._held is not None
+        taken, self._held = self._held[:, :, :frames], self._held[:, :, frames:]
+        return taken
