@@ -30,6 +30,7 @@ from openltx.models.transformer import VideoTransformer
 from openltx.pipelines.generate import generate
 from openltx.training.config import OptimConfig
 from openltx.training.loop import Phase
+from openltx.training.optim import ExponentialAverage
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,7 +103,7 @@ class FlowTask:
             )
         ]
 
-    def on_step(self, step: int) -> None:
+    def on_step(self, step: int, average: ExponentialAverage) -> None:
         """Nothing changes between steps."""
 
     def batch(self, step: int, micro: int) -> FlowBatch:

@@ -14,7 +14,7 @@
         phases: Sequence[Phase]
         settings: Mapping[str, object]     # what the task was built from; compared on resume
         def batch(self, step: int, micro: int) -> object                 # pure; runs in a background thread
-        def on_step(self, step: int) -> None                             # before each step: schedules, freezing
+        def on_step(self, step: int, average: ExponentialAverage) -> None   # before each step: schedules, surgery
         def write_samples(self, folder: Path, step: int, ema: bool) -> Mapping[str, float] | None
 
     run(task, RunConfig(steps=1000, out=Path("runs/x")), resume="auto", allow_changes=False) -> Outcome
@@ -84,7 +84,7 @@ class Task(Protocol):
     @property
     def settings(self) -> Mapping[str, object]: ...
     def batch(self, step: int, micro: int) -> object: ...
-    def on_step(self, step: int) -> None: ...
+    def on_step(self, step: int, average: ExponentialAverage) -> None: ...
     def write_samples(self, folder: Path, step: int, ema: bool) -> Mapping[str, float] | None: ...
 
 
@@ -135,7 +135,7 @@ def step(learner: Learner, batches: Iterable[object]) -> dict[str, float]:
     """One training step: each phase once over the `accumulate` batches; returns what to log."""
     task, config, index = learner.task, learner.config, learner.step
     seed_global_generators(config.seed, index)
-    task.on_step(index)
+    task.on_step(index, learner.ema)
     logs: dict[str, float] = {}
     if len(learner.phases) > 1:
         batches = list(batches)

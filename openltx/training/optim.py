@@ -197,6 +197,12 @@ class ExponentialAverage:
         for name, parameter in self.module.named_parameters():
             self.average[name].copy_(parameter)
 
+    @torch.no_grad()
+    def overwrite_weights(self) -> None:
+        """Let the module go on from the average."""
+        for name, parameter in self.module.named_parameters():
+            parameter.copy_(self.average[name])
+
     @contextmanager
     def applied(self) -> Iterator[None]:
         """Within the block the module has the averaged weights (no copy is made: do not train there)."""

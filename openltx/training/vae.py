@@ -26,8 +26,10 @@ from openltx.models.lpips import LPIPS
 from openltx.models.vae.autoencoder import Encoder, VAEConfig, VideoAutoencoder
 from openltx.models.vae.layers import CausalConv3d
 from openltx.training.config import OptimConfig
+from openltx.training.inflate import inflate
 from openltx.training.loop import Phase
 from openltx.training.losses import dwt_loss, gaussian_kl, saliency
+from openltx.training.optim import ExponentialAverage
 
 WIDEST_FOR_MUON = 512
 
@@ -85,8 +87,12 @@ class VAETask:
     def batch(self, step: int, micro: int) -> Float[Tensor, "b 3 F H W"]:
         return self.data.batch(step, micro)
 
-    def on_step(self, step: int) -> None:
-        """Nothing changes between steps: the curriculum is in the data, the schedules in the optimizer."""
+    def on_step(self, step: int, average: ExponentialAverage) -> None:
+        """Where images give way to clips, go on from the averaged weights, inflated (``training.inflate``)."""
+        if step > 0 and self.data.stage(step - 1).frames == 1 < self.data.stage(step).frames:
+            average.overwrite_weights()
+            inflate(self.model)
+            average.copy_weights()
 
     def loss(
         self, video: Float[Tensor, "b 3 F H W"], step: int, generator: torch.Generator

@@ -12,6 +12,7 @@ from openltx.errors import RunError
 from openltx.training.config import OptimConfig
 from openltx.training.loop import Phase, run
 from openltx.training.metrics import read_json_lines
+from openltx.training.optim import ExponentialAverage
 from openltx.training.state import list_checkpoints, load_weights
 
 
@@ -76,7 +77,7 @@ def test_loss_that_is_not_finite_stops_the_run_and_saves_nothing(toy, tmp_path: 
 
 def test_stop_file_ends_the_run_with_a_checkpoint_and_is_consumed(toy, tmp_path: Path):
     class Stopping(toy.ToyTask):
-        def on_step(self, step: int) -> None:
+        def on_step(self, step: int, average: ExponentialAverage) -> None:  # noqa: ARG002 (the loop's signature)
             if step == 4:
                 (tmp_path / "STOP").touch()
 
@@ -89,7 +90,7 @@ def test_stop_file_ends_the_run_with_a_checkpoint_and_is_consumed(toy, tmp_path:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_signal_finishes_the_step_and_saves(toy, tmp_path: Path, number: signal.Signals, capsys):
     class Signalled(toy.ToyTask):
-        def on_step(self, step: int) -> None:
+        def on_step(self, step: int, average: ExponentialAverage) -> None:  # noqa: ARG002 (the loop's signature)
             if step == 1:
                 os.kill(os.getpid(), number)
 

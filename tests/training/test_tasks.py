@@ -20,6 +20,7 @@ from openltx.training.config import OptimConfig, RunConfig
 from openltx.training.export import export, trained_transformer, trained_vae
 from openltx.training.flow import FlowConfig, FlowTask, inference_schedule
 from openltx.training.loop import run
+from openltx.training.optim import ExponentialAverage
 from openltx.training.vae import VAELossConfig, VAETask, new_autoencoder, update_statistics
 
 OPTIM = OptimConfig(kind="muon", lr=2e-3, muon_lr=0.02)
@@ -81,6 +82,30 @@ def test_the_vae_learns_freezes_its_statistics_and_resumes_exactly(clip_folder: 
 def test_images_train_as_clips_of_one_frame(clip_folder: Path, tmp_path: Path) -> None:
     run(vae_task(clip_folder, frames=1), settings(tmp_path, 2))
     assert len(losses(tmp_path, "reconstruction/dwt")) == 2
+
+
+def test_clips_go_on_from_the_averaged_weights_of_the_images(clip_folder: Path) -> None:
+    stages = (Stage(until=3, clips=2, frames=1), Stage(until=99, clips=2, frames=9))
+    task = replace(vae_task(clip_folder), data=ClipBatches(clip_folder, stages, seed=0))
+    average = ExponentialAverage(task.module, 0.9)
+    with torch.no_grad():
+        for parameter in task.module.parameters():
+            parameter.add_(1.0)
+    image = torch.rand(1, 3, 1, 32, 32) * 2 - 1
+    with torch.no_grad(), average.applied():
+        expected = task.model.decode(task.model.encode(image), 0.0)
+
+    for step in (0, 2, 4):  # not at the boundary: nothing happens
+        task.on_step(step, average)
+    assert torch.equal(task.model.decoder.conv_in.conv.bias, average.average["decoder.conv_in.conv.bias"] + 1)
+    task.on_step(3, average)
+
+    still = image.expand(-1, -1, 9, -1, -1)
+    with torch.no_grad():
+        got = task.model.decode(task.model.encode(still), 0.0)
+    assert (got - expected).abs().max() < 1e-4 * expected.abs().max()
+    for name, parameter in task.module.named_parameters():
+        assert torch.equal(parameter, average.average[name])
 
 
 def test_lpips_joins_the_loss_from_its_step_on(clip_folder: Path) -> None:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from openltx.training.config import OptimConfig, RunConfig
 from openltx.training.loop import Phase, run
-from openltx.training.optim import matrices_for_muon
+from openltx.training.optim import ExponentialAverage, matrices_for_muon
 from openltx.training.randomness import derived_generator
 
 MUON = OptimConfig(kind="muon", lr=0.01, muon_lr=0.02, weight_decay=0.1, schedule="trapezoid", warmup=4)
@@ -59,7 +59,7 @@ class ToyTask:
         time.sleep(self.seconds)
         return torch.randn(8, 2, 4, generator=derived_generator(5, "batch", step, micro))
 
-    def on_step(self, step: int) -> None:
+    def on_step(self, step: int, average: ExponentialAverage) -> None:
         pass
 
     def loss(self, batch: Tensor, step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float | Tensor]]:
