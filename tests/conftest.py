@@ -46,7 +46,7 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def tiny_model(tiny_checkpoint: Path) -> LTXModel:
     """The model of ``tiny_checkpoint`` on the CPU."""
-    return openltx.load(tiny_checkpoint, device="cpu")
+    return openltx.load(tiny_checkpoint, device="cpu", precision="float32")
 
 
 @pytest.fixture(scope="session")

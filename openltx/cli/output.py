@@ -12,7 +12,7 @@ from openltx.flow.solvers import Step
 from openltx.media.writers import require_writable
 from openltx.pipelines.generate import Generator, Video
 from openltx.pipelines.request import GenerationRequest
-from openltx.pipelines.residency import Device, load
+from openltx.pipelines.residency import Device, Precision, load
 
 
 def require_place_for(path: Path) -> None:
@@ -22,10 +22,10 @@ def require_place_for(path: Path) -> None:
         raise MediaError(f"Cannot write {path}: no permission. Choose another place.")
 
 
-def open_generator(model: str, device: Device) -> Generator:
+def open_generator(model: str, device: Device, precision: Precision = "auto") -> Generator:
     """Load a model, saying so meanwhile."""
     with Console(stderr=True).status(f"Loading {model} ..."):
-        return Generator(load(model, device=device))
+        return Generator(load(model, device=device, precision=precision))
 
 
 def make(generator: Generator, request: GenerationRequest) -> Video:

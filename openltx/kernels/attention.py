@@ -14,7 +14,7 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
 
-from openltx.kernels.library import native, usable
+from openltx.kernels.library import computes_in_bfloat16, native, usable
 
 
 def attention(
@@ -64,10 +64,7 @@ def _fits_kernel(query: Tensor, key: Tensor, value: Tensor, heads: int) -> bool:
     """Rows of whole words, one type, heads of a multiple of 32 channels, an instruction set that has the products."""
     if query.shape[-1] // heads % 32 or not usable(query, key, value) or not key.dtype == value.dtype == query.dtype:
         return False
-    library = native()
-    if library is None or not hasattr(library, "openltx_attention"):
-        return False
-    if query.dtype == torch.bfloat16 and not library.openltx_attention_bfloat16():
+    if not hasattr(native(), "openltx_attention") or (query.dtype == torch.bfloat16 and not computes_in_bfloat16()):
         return False
     return all(
         x.stride(2) == 1 and x.stride(0) == x.shape[1] * x.stride(1) and x.stride(1) % 2 == 0

@@ -23,7 +23,7 @@ from torch import Tensor
 from openltx.cache import cache_folder
 
 SWITCH = "OPENLTX_KERNELS"
-SOURCES = ("numbers.h", "fused.c", "attention.c", "volume.c")
+SOURCES = ("numbers.h", "fused.c", "attention.c", "volume.c", "int8.c")
 FLAGS = ("-O3", "-march=native", "-std=gnu11", "-fno-trapping-math", "-fno-math-errno", "-fopenmp", "-fPIC")
 
 _log = logging.getLogger(__name__)
@@ -41,6 +41,12 @@ def native() -> ctypes.CDLL | None:
     except NoKernelsError as reason:
         _log.info("no compiled CPU kernels: %s", reason)
         return None
+
+
+def computes_in_bfloat16() -> bool:
+    """Whether the compiled kernels are there and the processor multiplies in bfloat16."""
+    library = native()
+    return library is not None and hasattr(library, "openltx_attention") and bool(library.openltx_attention_bfloat16())
 
 
 def usable(*tensors: Tensor) -> bool:

@@ -34,10 +34,13 @@ from openltx.media.io import read_image, write_video
 from openltx.media.transforms import crop_to, pad_to, resize_cover, to_frames, to_tensor
 from openltx.models.bundle import LTXModel
 from openltx.models.transformer import Context, distinct_times
+from openltx.models.vae.streaming import decode_stream
 from openltx.noise import randn
 from openltx.pipelines.request import GenerationRequest, Sampling
 
 P = ParamSpec("P")
+
+WHOLE_DECODE_TOKENS = 1024  # up to here (about 121 frames of 256x256) a video is decoded in one pass
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,9 +173,13 @@ class Generator:
         stop_at = settings.decode_timestep if settings.last_step == "decoder" else None
         return euler(velocity, prepared.state, prepared.times, stop_at=stop_at)
 
-    @torch.inference_mode()
     def decode(self, prepared: Prepared, state: TokenState) -> UInt8[np.ndarray, "F H W 3"]:
         """Tokens to frames of the requested size; any step's state will do (a preview of the video so far)."""
+        return np.concatenate(list(self.decode_stream(prepared, state)))
+
+    @torch.inference_mode()
+    def decode_stream(self, prepared: Prepared, state: TokenState) -> Iterator[UInt8[np.ndarray, "F H W 3"]]:
+        """``decode`` in pieces as they come: a long video never lies in memory as a whole. Small ones are one piece."""
         settings, vae = prepared.settings, self.model.vae
         noise = prepared.noise.clone_state()  # a preview must not change the video that follows
         t = settings.decode_timestep if vae.config.timestep_conditioning else None
@@ -181,9 +188,16 @@ class Generator:
         else:
             tokens, noise_scale = state.targets, settings.decode_noise_scale
         latents = unpatchify(tokens, prepared.grid).to(next(vae.parameters()).dtype)
-        video = vae.decode(latents, t=t, noise_scale=noise_scale, generator=noise)
-        frames = to_frames(video[0, :, : settings.frames].float())
-        return crop_to(frames, settings.height, settings.width)
+        if prepared.grid.num_tokens <= WHOLE_DECODE_TOKENS:
+            pieces = iter([vae.decode(latents, t=t, noise_scale=noise_scale, generator=noise)])
+        else:
+            pieces = decode_stream(vae, latents, t, noise_scale, generator=noise)
+        left = settings.frames
+        for piece in pieces:
+            frames = to_frames(piece[0, :, :left].float())
+            left -= len(frames)
+            if len(frames):
+                yield crop_to(frames, settings.height, settings.width)
 
     def _context(self, prompt: str, state: TokenState) -> Context:
         if self.model.text is None:

@@ -5,24 +5,47 @@ from typing import Literal
 
 import torch
 
+from openltx.cache import cache_folder
 from openltx.checkpoints.load import load_bundle
 from openltx.errors import RequestError
+from openltx.kernels.library import computes_in_bfloat16
 from openltx.models.bundle import LTXModel
+from openltx.models.int8 import quantize
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
+Precision = Literal["auto", "float32", "bfloat16", "int8"]
 
 
-def load(name: str | Path = "playroom", *, device: Device = "auto", dtype: torch.dtype | None = None) -> LTXModel:
+def load(name: str | Path = "playroom", *, device: Device = "auto", precision: Precision = "auto") -> LTXModel:
     """A model by name (the bundled "playroom") or by the path of its weight file, ready on ``device``.
 
-    "auto" takes CUDA, else Apple's MPS, else the CPU. Weights are bfloat16 on CUDA and float32 elsewhere unless
-    ``dtype`` says otherwise. Raises ``CheckpointError`` for an unknown or damaged model, ``RequestError`` for a device
-    that this machine does not have.
+    device      "auto" takes CUDA, else Apple's MPS, else the CPU
+    precision   "auto" takes bfloat16 where the hardware computes in it (CUDA; processors with AVX-512 BF16, of which a
+                C compiler must be there to make use), else float32. "int8" quantises the transformer's blocks
+                (``models.int8``; CPU only), the rest as with "auto"; the result is kept in the cache.
+
+    Raises ``CheckpointError`` for an unknown or damaged model, ``RequestError`` for what this machine does not have.
     """
     place = choose_device(device)
-    if dtype is None:
-        dtype = torch.bfloat16 if place.type == "cuda" else torch.float32
-    return load_bundle(name, dtype=dtype, device=place)
+    if precision == "int8" and place.type != "cpu":
+        raise RequestError(f'precision="int8" runs on the CPU only, not on "{place.type}". Use "bfloat16" or "auto".')
+    model = load_bundle(name, dtype=_dtype(precision, place), device=place)
+    if precision == "int8":
+        quantize(model.transformer, cache_folder() / "int8" / f"{model.name}-{model.fingerprint}.safetensors")
+    if place.type == "cpu":
+        model.vae.to(memory_format=torch.channels_last_3d)  # its convolutions need not turn their weights each time
+    return model
+
+
+def _dtype(precision: Precision, place: torch.device) -> torch.dtype:
+    match precision:
+        case "float32":
+            return torch.float32
+        case "bfloat16":
+            return torch.bfloat16
+        case _:
+            fast = place.type == "cuda" or (place.type == "cpu" and computes_in_bfloat16())
+            return torch.bfloat16 if fast else torch.float32
 
 
 def choose_device(device: Device) -> torch.device:

@@ -45,11 +45,11 @@ TRANSFORMER = TransformerConfig(num_layers=8, num_heads=5, head_dim=64, caption_
 
 VAE_STAGES = (  # an image stage long enough to learn still pictures: it costs a quarter as much per scene
     Stage(until=3100, clips=8, frames=1, per_clip=3),
-    Stage(until=4400, clips=6, frames=9),
+    Stage(until=4000, clips=6, frames=9),
     Stage(until=10**9, clips=4, frames=17),
 )
-VAE_STEPS = 5200
-VAE_LOSSES = VAELossConfig(freeze_statistics_from=4400, lpips_from=4200)
+VAE_STEPS = 4800
+VAE_LOSSES = VAELossConfig(freeze_statistics_from=4000, lpips_from=4000)
 VAE_OPTIM = OptimConfig(
     kind="muon", lr=3e-4, muon_lr=0.01, betas=(0.9, 0.98), schedule="trapezoid", warmup=50, cooldown=0.3
 )

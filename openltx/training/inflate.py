@@ -1,10 +1,10 @@
 """From an image model to a video model without forgetting: inflation of the Video-VAE's weights.
 
 A single frame meets itself in all three time taps of a convolution, and the decoder drops the first of the two frames
-that each upsampling in time makes of it. So images train the three taps only as a sum, and one frame in eight. After
+that each upsampling in time makes of it. So images train the three taps only as a sum, and one frame in eight. Behind
 an image stage the weights are rewritten so that a still video is coded as well as its picture, in every frame:
 
-* each kernel's taps are summed into the one that is on the present frame, so that frames no longer blur into each other;
+* each kernel's taps are summed into the one that is on the present frame: frames no longer blur into each other;
 * where time is doubled, the channels of the dropped frame get the weights of the kept one.
 
 What an image becomes does not change. (Carreira & Zisserman 2017 inflate 2D kernels likewise; the second half is ours.)

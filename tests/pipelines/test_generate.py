@@ -172,9 +172,43 @@ def test_a_model_without_a_text_encoder_says_so(tiny_model: LTXModel) -> None:
 
 
 def test_bfloat16_weights_make_nearly_the_same_video(tiny_model: LTXModel, tiny_checkpoint: Path) -> None:
-    half = openltx.load(tiny_checkpoint, device="cpu", dtype=torch.bfloat16)
+    half = openltx.load(tiny_checkpoint, device="cpu", precision="bfloat16")
     ours, theirs = (openltx.generate(model, PROMPT, seed=1).frames.astype(float) for model in (half, tiny_model))
     assert np.abs(ours - theirs).mean() < 4
+
+
+def test_auto_precision_is_bfloat16_where_the_processor_computes_in_it(tiny_checkpoint: Path) -> None:
+    weight = next(openltx.load(tiny_checkpoint, device="cpu").transformer.parameters())
+    assert weight.dtype == (torch.bfloat16 if computes_in_bfloat16() else torch.float32)
+
+
+def test_int8_makes_nearly_the_same_video_and_keeps_its_weights_in_the_cache(
+    tiny_model: LTXModel, tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENLTX_CACHE", str(tmp_path))
+    library = tmp_path / "kernels"  # (the kernels are loaded already)
+    small = openltx.load(tiny_checkpoint, device="cpu", precision="int8")
+    ours, theirs = (openltx.generate(model, PROMPT, seed=1).frames.astype(float) for model in (small, tiny_model))
+    assert np.abs(ours - theirs).mean() < 6
+    assert [path.name for path in (tmp_path / "int8").iterdir()] == [f"tiny-{tiny_model.fingerprint}.safetensors"]
+    assert not library.exists()
+
+
+def test_int8_is_for_the_cpu(tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(residency, "choose_device", lambda _: torch.device("cuda"))
+    with pytest.raises(RequestError, match="CPU only"):
+        openltx.load(tiny_checkpoint, precision="int8")
+
+
+def test_a_video_decoded_in_pieces_is_the_video(tiny_model: LTXModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = openltx.generate(tiny_model, PROMPT, seed=1, frames=33, size="40x40", fit="pad").frames
+    monkeypatch.setattr(module, "WHOLE_DECODE_TOKENS", 0)
+    generator = Generator(tiny_model)
+    prepared = generator.prepare(GenerationRequest(PROMPT, seed=1, frames=33, size="40x40", fit="pad"))
+    *_, last = generator.sample(prepared)
+    pieces = list(generator.decode_stream(prepared, last.state))
+    assert len(pieces) > 2
+    assert np.abs(np.concatenate(pieces).astype(int) - whole).max() <= 1
 
 
 def test_a_device_that_is_not_there_is_refused() -> None:

@@ -33,7 +33,10 @@ INLINE void quantize(const void *x, uint8_t *q, float *scale, float *zero, long 
         const float step = high > low ? (high - low) / 255 : 1, inverse = 1 / step, offset = rintf(-low * inverse);
         scale[r] = step;
         zero[r] = offset;
-        for (long i = 0; i < k; i++) to[i] = (uint8_t)(int32_t)(v[i] * inverse + (offset + 0.5f));
+        for (long i = 0; i < k; i++) { /* the offset was rounded, so either end may lie half a step outside */
+            const int32_t rounded = (int32_t)(v[i] * inverse + (offset + 0.5f));
+            to[i] = (uint8_t)(rounded > 255 ? 255 : rounded < 0 ? 0 : rounded);
+        }
     }
 }
 
