@@ -13,10 +13,13 @@ import openltx
 from openltx import CheckpointError, GenerationRequest, Generator, LTXModel, RequestError
 from openltx.flow.solvers import Step
 from openltx.geometry import patchify, unpatchify
+from openltx.kernels.library import computes_in_bfloat16
 from openltx.media.io import read_metadata
 from openltx.media.transforms import to_tensor
 from openltx.models.presets import vae_preset
 from openltx.models.vae.autoencoder import VideoAutoencoder
+from openltx.pipelines import generate as module
+from openltx.pipelines import residency
 
 PROMPT = "a red ball"
 
