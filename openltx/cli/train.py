@@ -85,6 +85,7 @@ def latents(recipe: str, *, data: Path, vae: Path, out: Path, limit: int | None 
     from openltx.checkpoints.load import load_vae
     from openltx.checkpoints.text import MINILM, load_text_encoder
     from openltx.data.precompute import precompute
+    from openltx.pipelines.residency import fast_dtype
 
     _require_recipe(recipe)
     with Progress(*Progress.get_default_columns()[:-1], TimeRemainingColumn()) as bar:
@@ -92,7 +93,7 @@ def latents(recipe: str, *, data: Path, vae: Path, out: Path, limit: int | None 
         precompute(
             data,
             out,
-            load_vae(vae, dtype=torch.float32),
+            load_vae(vae, dtype=fast_dtype(torch.device("cpu"))).to(memory_format=torch.channels_last_3d),
             load_text_encoder(MINILM),
             limit=limit,
             progress=lambda done, total: bar.update(shown, completed=done, total=total),

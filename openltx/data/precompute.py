@@ -2,8 +2,8 @@
 
 A folder of shards, each a safetensors file of some clips, beside ``index.json`` with the fingerprint of the encoder
 that made them. Every clip is kept twice, as it is and mirrored (with left and right exchanged in its captions), each
-with several phrasings of its caption. Latents are posterior means, normalised, bf16. A stopped run goes on where it
-stopped; a folder made by another encoder is refused.
+with several phrasings of its caption. Latents are posterior means, normalised, stored as bf16. A stopped run goes on where
+it stopped; a folder made by another encoder is refused.
 """
 
 import json
@@ -87,11 +87,10 @@ def _write_shard(
 ) -> None:
     tensors: dict[str, Tensor] = {}
     for index, clip in enumerate(clips):
-        video = to_tensor(read_clip(source, clip))[None]
+        video = to_tensor(read_clip(source, clip))[None].to(next(vae.parameters()).dtype)
         for flipped in (False, True)[: 1 + mirrored]:
             name = f"{index:03d}{'m' if flipped else ''}"
-            with torch.autocast("cpu", torch.bfloat16, enabled=video.device.type == "cpu"):
-                latents = vae.encode(video.flip(-1) if flipped else video)[0]
+            latents = vae.encode(video.flip(-1) if flipped else video)[0]
             tensors[f"{name}/latents"] = latents.to(torch.bfloat16).contiguous()
             tensors[f"{name}/fps"] = torch.tensor(clip.fps)
             truth = mirror(clip.truth) if flipped else clip.truth

@@ -29,7 +29,8 @@ def load(name: str | Path = "playroom", *, device: Device = "auto", precision: P
     place = choose_device(device)
     if precision == "int8" and place.type != "cpu":
         raise RequestError(f'precision="int8" runs on the CPU only, not on "{place.type}". Use "bfloat16" or "auto".')
-    model = load_bundle(name, dtype=_dtype(precision, place), device=place)
+    dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16}.get(precision) or fast_dtype(place)
+    model = load_bundle(name, dtype=dtype, device=place)
     if precision == "int8":
         quantize(model.transformer, cache_folder() / "int8" / f"{model.name}-{model.fingerprint}.safetensors")
     if place.type == "cpu":
@@ -37,15 +38,10 @@ def load(name: str | Path = "playroom", *, device: Device = "auto", precision: P
     return model
 
 
-def _dtype(precision: Precision, place: torch.device) -> torch.dtype:
-    match precision:
-        case "float32":
-            return torch.float32
-        case "bfloat16":
-            return torch.bfloat16
-        case _:
-            fast = place.type == "cuda" or (place.type == "cpu" and computes_in_bfloat16())
-            return torch.bfloat16 if fast else torch.float32
+def fast_dtype(place: torch.device) -> torch.dtype:
+    """bfloat16 where ``place`` computes in it, else float32."""
+    fast = place.type == "cuda" or (place.type == "cpu" and computes_in_bfloat16())
+    return torch.bfloat16 if fast else torch.float32
 
 
 def choose_device(device: Device) -> torch.device:
