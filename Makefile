@@ -1,6 +1,8 @@
 # make demo     two videos from the bundled model, into outputs/demo
 # make test     everything the tests need, then the tests
 # make check    format, lint, types, import contract, tests
+# make bench    speed and memory beside diffusers and OpenVINO (40 minutes)
+# make bench-scaling   cost as tokens and frames grow
 # make install  the development environment in .venv (the others do this themselves)
 # make clean    remove .venv and everything that was built
 
@@ -12,7 +14,7 @@ PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check -c constrain
 SYSTEM_PACKAGES := libegl1 libgl1-mesa-dri
 RENDERS := MUJOCO_GL=egl $(BIN)/python -c "import mujoco; mujoco.GLContext(16, 16)" >/dev/null 2>&1
 
-.PHONY: help install demo test check lint system assets clean
+.PHONY: help install demo test check lint system assets bench bench-scaling clean
 .DELETE_ON_ERROR:
 
 help:
@@ -46,6 +48,16 @@ system: .venv/.full
 
 assets: .venv/.full
 	@$(BIN)/openltx assets pull lpips >/dev/null
+
+bench: .venv/.bench
+	$(BIN)/python -m benchmarks.run
+
+bench-scaling: .venv/.bench
+	$(BIN)/python -m benchmarks.scaling
+
+.venv/.bench: .venv/.full
+	@$(PIP) -e '.[dev,bench]'
+	@touch $@
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("openltx needs Python 3.11 or later, and $(PYTHON) is " + sys.version.split()[0] + ". Name another: make PYTHON=python3.12 install")'

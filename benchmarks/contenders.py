@@ -1,12 +1,14 @@
 """The same random weights in openltx, diffusers and OpenVINO."""
 
 from collections.abc import Callable
+from importlib.metadata import version
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from openltx.cache import cache_folder
 from openltx.checkpoints.keys import TRANSFORMER_TABLE, vae_table
 from openltx.models.presets import vae_preset
 from openltx.models.transformer import TransformerConfig, VideoTransformer
@@ -69,19 +71,28 @@ def autoencoders(dtype: torch.dtype) -> tuple[VideoAutoencoder, nn.Module]:
     return ours, theirs
 
 
-def openvino(module: nn.Module, inputs: tuple[Tensor, ...], dtype: str, threads: int) -> Callable[..., np.ndarray]:
-    """A module compiled by OpenVINO for the CPU; ``dtype`` is "bf16" or "f32". ``inputs`` are float32 examples."""
+def openvino(
+    name: str, module: nn.Module, inputs: tuple[Tensor, ...], dtype: str, threads: int
+) -> Callable[..., np.ndarray]:
+    """A module compiled by OpenVINO for the CPU; ``dtype`` is "bf16" or "f32". ``inputs`` are float32 examples.
+
+    Tracing the VAE takes minutes, so the converted network is kept in the cache under ``name`` and the versions.
+    """
     import openvino as ov
 
-    with torch.no_grad():
-        converted = ov.convert_model(module.float(), example_input=inputs)
-    converted.reshape({i: list(x.shape) for i, x in enumerate(inputs)})
-    compiled = ov.Core().compile_model(
-        converted,
-        "CPU",
-        {"INFERENCE_PRECISION_HINT": dtype, "INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY"},
-    )
-    request = compiled.create_infer_request()
+    versions = f"ov{ov.__version__.split('-')[0]}-torch{torch.__version__}-diffusers{version('diffusers')}"
+    path = cache_folder() / "benchmarks" / f"{name}-{versions}.xml"
+    if path.is_file():
+        converted = ov.Core().read_model(path)
+    else:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with torch.no_grad():
+            traced = torch.jit.trace(module.float(), inputs, check_trace=False)
+            converted = ov.convert_model(traced, example_input=inputs)
+        converted.reshape({i: list(x.shape) for i, x in enumerate(inputs)})
+        ov.save_model(converted, path, compress_to_fp16=False)
+    settings = {"INFERENCE_PRECISION_HINT": dtype, "INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY"}
+    request = ov.Core().compile_model(converted, "CPU", settings).create_infer_request()
 
     def run(*tensors: Tensor) -> np.ndarray:
         return request.infer([x.numpy() for x in tensors])[0]

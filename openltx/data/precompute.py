@@ -2,8 +2,8 @@
 
 A folder of shards, each a safetensors file of some clips, beside ``index.json`` with the fingerprint of the encoder
 that made them. Every clip is kept twice, as it is and mirrored (with left and right exchanged in its captions), each
-with several phrasings of its caption. Latents are posterior means, normalised, stored as bf16. A stopped run goes on where
-it stopped; a folder made by another encoder is refused.
+with several phrasings of its caption. Latents are posterior means, normalised, stored as bf16. A stopped run goes on
+where it stopped; a folder made by another encoder is refused.
 """
 
 import json

@@ -1,0 +1,35 @@
+"""One contender's peak memory for decoding 121 frames of 768x512, as a line of JSON.
+
+python -m benchmarks.memory ours|diffusers THREADS
+"""
+
+import json
+import sys
+
+import torch
+
+from benchmarks.cases import measure_peak
+from benchmarks.contenders import autoencoders
+from openltx.models.vae.streaming import decode_stream
+
+
+def main(who: str, threads: int) -> None:
+    torch.set_num_threads(threads)
+    ours, theirs = autoencoders(torch.bfloat16)
+    ours.to(memory_format=torch.channels_last_3d)
+    latents = torch.randn(1, 128, 16, 16, 24, generator=torch.Generator().manual_seed(1)).bfloat16()
+    theirs.enable_tiling()
+
+    def decode() -> None:
+        if who == "ours":
+            for piece in decode_stream(ours, latents, 0.05, 0.0):
+                (piece.clamp(-1, 1) * 127.5 + 127.5).to(torch.uint8)
+        else:
+            theirs.decode(latents, temb=torch.tensor([0.05]).bfloat16(), return_dict=False)
+
+    with torch.inference_mode():
+        print(json.dumps(measure_peak(decode)))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], int(sys.argv[2]))
