@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from benchmarks.contenders import BLOCKS, autoencoders, openvino, transformers
 from benchmarks.timing import Row, race, relative_error
 from openltx.geometry import LatentShape, token_positions
+from openltx.kernels.volume import lay_out_kernels
 
 T = 0.7
 SMALL, LARGE = LatentShape(frames=6, height=16, width=16), LatentShape(frames=16, height=16, width=24)  # 1536, 6144
@@ -196,7 +197,7 @@ def _vae(what: str, rounds: int, threads: int) -> list[Row]:
     torch.set_num_threads(threads)
     dtype = torch.bfloat16
     ours, theirs = autoencoders(dtype)
-    ours.to(memory_format=torch.channels_last_3d)
+    lay_out_kernels(ours)
     generator = torch.Generator().manual_seed(1)
     t = torch.tensor([0.05])
     x = torch.randn(1, 128, 4, 10, 16, generator=generator)

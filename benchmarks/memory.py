@@ -10,13 +10,14 @@ import torch
 
 from benchmarks.cases import measure_peak
 from benchmarks.contenders import autoencoders
+from openltx.kernels.volume import lay_out_kernels
 from openltx.models.vae.streaming import decode_stream
 
 
 def main(who: str, threads: int) -> None:
     torch.set_num_threads(threads)
     ours, theirs = autoencoders(torch.bfloat16)
-    ours.to(memory_format=torch.channels_last_3d)
+    lay_out_kernels(ours)
     latents = torch.randn(1, 128, 16, 16, 24, generator=torch.Generator().manual_seed(1)).bfloat16()
     theirs.enable_tiling()
 

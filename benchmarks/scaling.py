@@ -22,6 +22,7 @@ from benchmarks.cases import measure_peak
 from benchmarks.contenders import BLOCKS
 from benchmarks.run import RESULTS, _environment, _processor
 from benchmarks.timing import race
+from openltx.kernels.volume import lay_out_kernels
 from openltx.models.presets import vae_preset
 from openltx.models.transformer import VideoTransformer
 from openltx.models.vae.autoencoder import VideoAutoencoder
@@ -85,7 +86,8 @@ def _block(tokens: int, rounds: int) -> dict[str, float]:
 
 
 def _decoder(frames: int, rounds: int) -> dict[str, float]:  # noqa: ARG001 (long enough to be timed once)
-    vae = VideoAutoencoder(vae_preset("0.9.5")).eval().bfloat16().to(memory_format=torch.channels_last_3d)
+    vae = VideoAutoencoder(vae_preset("0.9.5")).eval().bfloat16()
+    lay_out_kernels(vae)
     latents = torch.randn(1, 128, (frames - 1) // 8 + 1, 8, 8).bfloat16()
     next(decode_stream(vae, latents[:, :, :1], 0.05, 0.0))
 

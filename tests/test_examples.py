@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
-ARGUMENTS = {"text_to_video.py": [], "image_to_video.py": ["start.png"]}
+ARGUMENTS = {"text_to_video.py": [], "image_to_video.py": ["start.png"], "long_video.py": []}
 
 
 def test_every_example_is_run() -> None:

@@ -85,15 +85,18 @@ def latents(recipe: str, *, data: Path, vae: Path, out: Path, limit: int | None 
     from openltx.checkpoints.load import load_vae
     from openltx.checkpoints.text import MINILM, load_text_encoder
     from openltx.data.precompute import precompute
+    from openltx.kernels.volume import lay_out_kernels
     from openltx.pipelines.residency import fast_dtype
 
     _require_recipe(recipe)
+    encoder = load_vae(vae, dtype=fast_dtype(torch.device("cpu")))
+    lay_out_kernels(encoder)
     with Progress(*Progress.get_default_columns()[:-1], TimeRemainingColumn()) as bar:
         shown = bar.add_task("encoding clips", total=None)
         precompute(
             data,
             out,
-            load_vae(vae, dtype=fast_dtype(torch.device("cpu"))).to(memory_format=torch.channels_last_3d),
+            encoder,
             load_text_encoder(MINILM),
             limit=limit,
             progress=lambda done, total: bar.update(shown, completed=done, total=total),

@@ -110,6 +110,13 @@ def to_fast_layout(x: Float[Tensor, "b c f h w"]) -> Float[Tensor, "b c f h w"]:
     return x
 
 
+def lay_out_kernels(module: nn.Module) -> None:
+    """Put the convolution kernels of a module on the CPU into channels-last memory, so that no call has to turn them."""
+    for parameter in module.parameters():
+        if parameter.ndim == 5 and parameter.is_cpu:
+            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last_3d)
+
+
 def _channels_last(x: Tensor) -> bool:
     """Whether the compiled kernels can take x as it lies."""
     return (

@@ -9,6 +9,7 @@ from openltx.cache import cache_folder
 from openltx.checkpoints.load import load_bundle
 from openltx.errors import RequestError
 from openltx.kernels.library import computes_in_bfloat16
+from openltx.kernels.volume import lay_out_kernels
 from openltx.models.bundle import LTXModel
 from openltx.models.int8 import quantize
 
@@ -33,8 +34,7 @@ def load(name: str | Path = "playroom", *, device: Device = "auto", precision: P
     model = load_bundle(name, dtype=dtype, device=place)
     if precision == "int8":
         quantize(model.transformer, cache_folder() / "int8" / f"{model.name}-{model.fingerprint}.safetensors")
-    if place.type == "cpu":
-        model.vae.to(memory_format=torch.channels_last_3d)  # its convolutions need not turn their weights each time
+    lay_out_kernels(model.vae)
     return model
 
 

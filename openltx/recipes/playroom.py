@@ -55,7 +55,7 @@ VAE_OPTIM = OptimConfig(
 )
 
 FLOW = FlowConfig()
-FLOW_STEPS = 8000
+FLOW_STEPS = 4000
 FLOW_OPTIM = OptimConfig(
     kind="muon", lr=5e-4, muon_lr=0.01, betas=(0.9, 0.98), schedule="trapezoid", warmup=100, cooldown=0.3
 )
