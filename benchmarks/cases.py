@@ -128,7 +128,9 @@ def playroom_int8(rounds: int, threads: int) -> list[Row]:  # noqa: ARG001 (the 
         prepared = generator.prepare(request)
         with torch.inference_mode():
             found = [
-                generator.model.transformer.step(prepared.state.tokens, torch.tensor([[t]]), None, prepared.positive)
+                generator.model.transformer.step(
+                    prepared.state.tokens.expand(2, -1, -1), torch.tensor([[t], [t]]), None, prepared.contexts[0]
+                )
                 for t in (1.0, 0.7, 0.4, 0.1)
             ]
         velocities[precision] = torch.cat(found)

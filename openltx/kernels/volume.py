@@ -111,7 +111,7 @@ def to_fast_layout(x: Float[Tensor, "b c f h w"]) -> Float[Tensor, "b c f h w"]:
 
 
 def lay_out_kernels(module: nn.Module) -> None:
-    """Put the convolution kernels of a module on the CPU into channels-last memory, so that no call has to turn them."""
+    """Put a module's convolution kernels on the CPU into channels-last memory, so that no call has to turn them."""
     for parameter in module.parameters():
         if parameter.ndim == 5 and parameter.is_cpu:
             parameter.data = parameter.data.contiguous(memory_format=torch.channels_last_3d)

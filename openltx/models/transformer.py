@@ -82,6 +82,11 @@ class Context:
     values: tuple[Float[Tensor, "b l d"], ...]
     text_bias: Float[Tensor, "b l"] | None
 
+    @property
+    def batch(self) -> int:
+        """How many samples it is for."""
+        return len(self.keys[0])
+
 
 class VideoTransformer(nn.Module):
     """Predicts the velocity of latent tokens. Set ``checkpoint_blocks`` to trade time for memory in training."""

@@ -40,6 +40,9 @@ from openltx.pipelines.request import GenerationRequest, Sampling
 
 P = ParamSpec("P")
 
+ONE_BATCH_TOKENS = (
+    1024  # up to here prompt and negative prompt go through the transformer together: fewer, larger calls
+)
 WHOLE_DECODE_TOKENS = 1024  # up to here (about 121 frames of 256x256) a video is decoded in one pass
 
 
@@ -82,8 +85,9 @@ class Prepared:
     grid: LatentShape
     state: TokenState
     times: Float[Tensor, "steps"]
-    positive: Context
-    negative: Context | None
+    contexts: tuple[
+        Context, ...
+    ]  # of the prompt, then (with guidance) of the negative prompt; small ones are one batch
     noise: torch.Generator
 
 
@@ -150,8 +154,7 @@ class Generator:
             grid=grid,
             state=state,
             times=self.model.schedule.times(settings.steps, grid.num_tokens),
-            positive=self._context(request.prompt, state),
-            negative=self._context(request.negative, state) if settings.cfg > 1 else None,
+            contexts=self._contexts([request.prompt, request.negative][: 1 + (settings.cfg > 1)], state),
             noise=noise,
         )
 
@@ -165,10 +168,10 @@ class Generator:
         @torch.inference_mode()
         def velocity(state: TokenState, t: float) -> Tensor:
             times = levels.clamp(max=t)  # every token's own time, min(t, 1 - strength)
-            positive = transformer.step(state.tokens, times, index, prepared.positive)
-            if prepared.negative is None:
-                return positive
-            return guide(positive, transformer.step(state.tokens, times, index, prepared.negative), guidance)
+            given = state.tokens, times, index
+            found = [transformer.step(*_repeated(context.batch, given), context) for context in prepared.contexts]
+            positive, *negative = torch.cat(found).split(1)
+            return guide(positive, *negative, guidance) if negative else positive
 
         stop_at = settings.decode_timestep if settings.last_step == "decoder" else None
         return euler(velocity, prepared.state, prepared.times, stop_at=stop_at)
@@ -199,14 +202,21 @@ class Generator:
             if len(frames):
                 yield crop_to(frames, settings.height, settings.width)
 
-    def _context(self, prompt: str, state: TokenState) -> Context:
+    def _contexts(self, prompts: Sequence[str], state: TokenState) -> tuple[Context, ...]:
         if self.model.text is None:
             raise CheckpointError(
                 f'The model "{self.model.name}" names no text encoder that openltx has, so it cannot read a prompt.'
             )
-        text = self.model.text.encode([prompt.strip()])
-        embeddings = text.embeddings.to(self.device, self.dtype)
-        return self.model.transformer.prepare(state.positions, embeddings, text.mask.to(self.device))
+        together = state.tokens.shape[1] <= ONE_BATCH_TOKENS
+        stripped = [prompt.strip() for prompt in prompts]
+        contexts = []
+        for batch in [stripped] if together else [[prompt] for prompt in stripped]:
+            text = self.model.text.encode(batch)
+            embeddings, mask = text.embeddings.to(self.device, self.dtype), text.mask.to(self.device)
+            contexts.append(
+                self.model.transformer.prepare(state.positions.expand(len(batch), -1, -1), embeddings, mask)
+            )
+        return tuple(contexts)
 
     def _first_image(self, request: GenerationRequest, shape: VideoShape) -> FirstImage:
         """The request's picture as latents: scaled and cropped to the size, then padded to the grid with mid-grey."""
@@ -243,6 +253,12 @@ def generate(model: LTXModel, request: GenerationRequest) -> Video:
     Example: ``generate(model, "a red ball bounces on a checkered floor", seed=7).save("ball.mp4")``.
     """
     return Generator(model)(request)
+
+
+def _repeated(batch: int, given: tuple[Tensor, Tensor, Tensor | None]) -> tuple[Tensor, Tensor, Tensor | None]:
+    """One sample's tokens, times and index as ``batch`` samples, without copies."""
+    tokens, times, index = given
+    return tokens.expand(batch, -1, -1), times.expand(batch, -1), index if index is None else index.expand(batch, -1)
 
 
 def _raise_to_level(state: TokenState, t: float, noise: torch.Generator) -> Float[Tensor, "b n c"]:

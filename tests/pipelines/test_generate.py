@@ -203,6 +203,22 @@ def test_int8_is_for_the_cpu(tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPa
         openltx.load(tiny_checkpoint, precision="int8")
 
 
+@pytest.mark.parametrize("cfg", [1.0, 3.0])
+def test_prompt_and_negative_prompt_in_one_batch_are_two_passes(
+    tiny_model: LTXModel, picture: Path, monkeypatch: pytest.MonkeyPatch, cfg: float
+) -> None:
+    request = GenerationRequest(PROMPT, negative="a blue cube", image=picture, seed=1, cfg=cfg)
+    states = []
+    for limit, calls in ((0, 2), (10_000, 1)):
+        monkeypatch.setattr(module, "ONE_BATCH_TOKENS", limit)
+        generator = Generator(tiny_model)
+        prepared = generator.prepare(request)
+        assert len(prepared.contexts) == (calls if cfg > 1 else 1)
+        *_, last = generator.sample(prepared)
+        states.append(last.state.tokens)
+    torch.testing.assert_close(*states, rtol=1e-4, atol=1e-4)
+
+
 def test_a_video_decoded_in_pieces_is_the_video(tiny_model: LTXModel, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = openltx.generate(tiny_model, PROMPT, seed=1, frames=33, size="40x40", fit="pad").frames
     monkeypatch.setattr(module, "WHOLE_DECODE_TOKENS", 0)
