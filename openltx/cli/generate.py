@@ -18,6 +18,7 @@ def generate(
     model: str = "playroom",
     device: Device = "auto",
     precision: Precision = "auto",
+    compile: Annotated[bool, Parameter(negative=())] = False,
 ) -> None:
     """Make a video from a prompt, or from a picture and a prompt.
 
@@ -36,11 +37,13 @@ def generate(
     precision
         Number format; auto takes bfloat16 where the hardware computes in it, else float32. int8 is for CPUs: half the
         memory of bfloat16, and faster on large videos.
+    compile
+        Let torch.compile fuse the transformer's blocks (accelerators only): the first step takes a minute.
     """
     for path in (output, contact_sheet):
         if path is not None:
             require_place_for(path)
-    video = make(open_generator(model, device, precision), request)
+    video = make(open_generator(model, device, precision, compile=compile), request)
     save(video, output or free_name(video.request))
     if contact_sheet is not None:
         save_contact_sheet(video, contact_sheet)

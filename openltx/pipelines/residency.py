@@ -12,30 +12,46 @@ from openltx.kernels.library import computes_in_bfloat16
 from openltx.kernels.volume import lay_out_kernels
 from openltx.models.bundle import LTXModel
 from openltx.models.int8 import quantize
+from openltx.models.transformer import VideoTransformer
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
 Precision = Literal["auto", "float32", "bfloat16", "int8"]
 
 
-def load(name: str | Path = "playroom", *, device: Device = "auto", precision: Precision = "auto") -> LTXModel:
+def load(
+    name: str | Path = "playroom", *, device: Device = "auto", precision: Precision = "auto", compile: bool = False
+) -> LTXModel:
     """A model by name (the bundled "playroom") or by the path of its weight file, ready on ``device``.
 
     device      "auto" takes CUDA, else Apple's MPS, else the CPU
     precision   "auto" takes bfloat16 where the hardware computes in it (CUDA; processors with AVX-512 BF16, of which a
                 C compiler must be there to make use), else float32. "int8" quantises the transformer's blocks
-                (``models.int8``; CPU only), the rest as with "auto"; the result is kept in the cache.
+                (``models.int8``; CPU only), the rest as with "auto"; the result is kept in the cache
+    compile     let ``torch.compile`` fuse each block, in place: the first step of a new size takes a minute or so, of
+                which torch keeps the result in its own cache. For accelerators; on a CPU the kernels of
+                ``openltx.kernels`` are faster, and it is refused
 
     Raises ``CheckpointError`` for an unknown or damaged model, ``RequestError`` for what this machine does not have.
     """
     place = choose_device(device)
     if precision == "int8" and place.type != "cpu":
         raise RequestError(f'precision="int8" runs on the CPU only, not on "{place.type}". Use "bfloat16" or "auto".')
+    if compile and place.type == "cpu":
+        raise RequestError("Compiling is for accelerators: on the CPU the built-in kernels are faster. Leave it out.")
     dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16}.get(precision) or fast_dtype(place)
     model = load_bundle(name, dtype=dtype, device=place)
     if precision == "int8":
         quantize(model.transformer, cache_folder() / "int8" / f"{model.name}-{model.fingerprint}.safetensors")
     lay_out_kernels(model.vae)
+    if compile:
+        compile_blocks(model.transformer)
     return model
+
+
+def compile_blocks(transformer: VideoTransformer, backend: str = "inductor") -> None:
+    """Compile each block in place, as one graph; names in the state dict stay as they are."""
+    for block in transformer.transformer_blocks:
+        block.compile(fullgraph=True, backend=backend)
 
 
 def fast_dtype(place: torch.device) -> torch.dtype:

@@ -9,6 +9,7 @@ from openltx.flow.guidance import Guidance, guide
 from openltx.flow.path import TokenState
 from openltx.flow.solvers import euler
 from openltx.models.transformer import TransformerConfig, VideoTransformer, distinct_times
+from openltx.pipelines.residency import compile_blocks
 
 CONFIG = TransformerConfig(num_layers=2, num_heads=2, head_dim=32, caption_channels=16, in_channels=8, out_channels=8)
 N = 24
@@ -57,8 +58,7 @@ def test_compiling_block_by_block_in_place_keeps_the_names(step) -> None:
     model, arguments = step
     names, expected = list(model.state_dict()), model.step(*arguments)
     torch._dynamo.reset()
-    for block in model.transformer_blocks:
-        block.compile(backend="aot_eager", fullgraph=True)
+    compile_blocks(model, backend="aot_eager")
     torch.testing.assert_close(model.step(*arguments), expected, rtol=1e-4, atol=1e-4)
     assert list(model.state_dict()) == names
 

@@ -197,6 +197,11 @@ def test_int8_makes_nearly_the_same_video_and_keeps_its_weights_in_the_cache(
     assert not library.exists()
 
 
+def test_compiling_is_for_accelerators(tiny_checkpoint: Path) -> None:
+    with pytest.raises(RequestError, match="accelerators"):
+        openltx.load(tiny_checkpoint, device="cpu", compile=True)
+
+
 def test_int8_is_for_the_cpu(tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(residency, "choose_device", lambda _: torch.device("cuda"))
     with pytest.raises(RequestError, match="CPU only"):
