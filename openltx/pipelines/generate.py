@@ -171,7 +171,7 @@ class Generator:
             given = state.tokens, times, index
             found = [transformer.step(*_repeated(context.batch, given), context) for context in prepared.contexts]
             positive, *negative = torch.cat(found).split(1)
-            return guide(positive, *negative, guidance) if negative else positive
+            return guide(positive, negative[0], guidance) if negative else positive
 
         stop_at = settings.decode_timestep if settings.last_step == "decoder" else None
         return euler(velocity, prepared.state, prepared.times, stop_at=stop_at)
