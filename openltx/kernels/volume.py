@@ -1,18 +1,20 @@
 """Parts of the Video-VAE on volumes (b c f h w).
 
-On a CPU without gradients they work on channels-last memory, where a position's channels lie together: oneDNN's
-convolutions reach the processor's peak there, and what stands between two convolutions is one pass over memory that
-also writes the repeated edge frames, so that nothing is concatenated. Everywhere else the plain formulas run.
+On a CPU they work on channels-last memory, where a position's channels lie together: oneDNN's convolutions reach the
+processor's peak there, and what stands between two convolutions is one pass over memory that also writes the repeated
+edge frames, so that nothing is concatenated; forward and backward. Everywhere else the plain formulas run.
 """
 
 import math
 from ctypes import c_int, c_long, c_void_p
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from openltx.kernels.library import native, usable
 
@@ -28,11 +30,7 @@ def norm_activate(
     """SiLU(x / rms(x) (1 + scale) + shift), the rms over channels; then ``repeat_edges``."""
     if not _channels_last(x):
         return norm_activate_formula(x, shift, scale, edges)
-    b, c, f, h, w = x.shape
-    y = _empty(b, c, f + sum(edges), h, w, like=x)
-    tables = [None if table is None else table.float().contiguous() for table in (scale, shift)]
-    _call("norm_activate", (x, *tables, y), b, f, h * w, c, *edges, dtype=x.dtype)
-    return y
+    return _NormActivate.apply(x, shift, scale, edges)  # pyright: ignore[reportReturnType]
 
 
 def norm_activate_formula(x: Tensor, shift: Tensor | None, scale: Tensor | None, edges: tuple[int, int]) -> Tensor:
@@ -58,7 +56,8 @@ def convolve(
     x: Float[Tensor, "b c f h w"], conv: nn.Conv3d, add: Float[Tensor, "b d f2 h2 w2"] | None = None
 ) -> Float[Tensor, "b d f2 h2 w2"]:
     """The convolution's output, plus ``add``."""
-    if add is not None and _channels_last(x) and _channels_last(add) and conv.padding_mode == "zeros":
+    fused = not torch.is_grad_enabled() and not torch.is_autocast_enabled("cpu") and conv.padding_mode == "zeros"
+    if add is not None and fused and _channels_last(x) and _channels_last(add):
         return torch.ops.mkldnn._convolution_pointwise.binary(
             x, add, conv.weight, conv.bias, conv.padding, conv.stride, conv.dilation, 1, "add", 1.0, None, [], None
         )
@@ -83,11 +82,7 @@ def depth_to_space(
             if skip is None
             else y + shuffle(skip, stride)[:, :, drop:].repeat(1, x.shape[1] // skip.shape[1], 1, 1, 1)
         )
-    (b, cp, f, h, w), (p1, p2, p3) = x.shape, stride
-    c, narrow = cp // math.prod(stride), 1 if skip is None else skip.shape[1] // math.prod(stride)
-    y = _empty(b, c, f * p1 - drop, h * p2, w * p3, like=x)
-    _call("depth_to_space", (x, skip, y), b, f, h, w, c, narrow, p1, p2, p3, drop, dtype=x.dtype)
-    return y
+    return _DepthToSpace.apply(x, skip, stride, drop)  # pyright: ignore[reportReturnType]
 
 
 def shuffle(x: Float[Tensor, "b cp f h w"], stride: Stride) -> Float[Tensor, "b c f2 h2 w2"]:
@@ -98,16 +93,15 @@ def shuffle(x: Float[Tensor, "b cp f h w"], stride: Stride) -> Float[Tensor, "b 
 
 def space_to_depth(x: Float[Tensor, "b c f h w"], stride: Stride) -> Float[Tensor, "b cp f2 h2 w2"]:
     """The inverse of ``depth_to_space``."""
+    if _channels_last(x):
+        return _SpaceToDepth.apply(x, stride)  # pyright: ignore[reportReturnType]
     p1, p2, p3 = stride
-    y = rearrange(x, "b c (f p1) (h p2) (w p3) -> b (c p1 p2 p3) f h w", p1=p1, p2=p2, p3=p3)
-    return to_fast_layout(y) if _channels_last(x) else y
+    return rearrange(x, "b c (f p1) (h p2) (w p3) -> b (c p1 p2 p3) f h w", p1=p1, p2=p2, p3=p3)
 
 
 def to_fast_layout(x: Float[Tensor, "b c f h w"]) -> Float[Tensor, "b c f h w"]:
-    """The same volume, in channels-last memory where that is fast: on a CPU, when no gradient is wanted."""
-    if usable(x) and not torch.is_grad_enabled() and not torch.is_autocast_enabled("cpu"):
-        return x.contiguous(memory_format=torch.channels_last_3d)
-    return x
+    """The same volume, in channels-last memory where that is fast: on a CPU with the compiled kernels."""
+    return x.contiguous(memory_format=torch.channels_last_3d) if usable(x) else x
 
 
 def lay_out_kernels(module: nn.Module) -> None:
@@ -117,12 +111,75 @@ def lay_out_kernels(module: nn.Module) -> None:
             parameter.data = parameter.data.contiguous(memory_format=torch.channels_last_3d)
 
 
+class _NormActivate(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, shift: Tensor | None, scale: Tensor | None, edges: tuple[int, int]) -> Tensor:
+        b, c, f, h, w = x.shape
+        y = _empty(b, c, f + sum(edges), h, w, like=x)
+        tables = [None if table is None else table.float().contiguous() for table in (scale, shift)]
+        _call("norm_activate", (x, *tables, y), b, f, h * w, c, *edges, dtype=x.dtype)
+        ctx.save_for_backward(x, shift, scale)
+        ctx.edges = edges
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+        x, shift, scale = ctx.saved_tensors
+        (b, c, f, h, w), parts = x.shape, torch.get_num_threads()
+        dx, dy = torch.empty_like(x), dy.contiguous(memory_format=torch.channels_last_3d)
+        tables = [None if table is None else table.float().contiguous() for table in (scale, shift)]
+        shares = torch.zeros(parts, b, 2, c)
+        _call("norm_activate_back", (dy, x, *tables, dx, shares), b, f, h * w, c, *ctx.edges, parts, dtype=x.dtype)
+        if shift is None or scale is None:
+            return dx, None, None, None
+        dscale, dshift = shares.sum(0).unbind(1)
+        return dx, dshift.to(shift.dtype), dscale.to(scale.dtype), None
+
+
+class _DepthToSpace(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, skip: Tensor | None, stride: Stride, drop: int) -> Tensor:
+        (b, cp, f, h, w), (p1, p2, p3) = x.shape, stride
+        c, narrow = cp // math.prod(stride), 1 if skip is None else skip.shape[1] // math.prod(stride)
+        y = _empty(b, c, f * p1 - drop, h * p2, w * p3, like=x)
+        _call("depth_to_space", (x, skip, y), b, f, h, w, c, narrow, p1, p2, p3, drop, dtype=x.dtype)
+        ctx.settings = stride, drop, 0 if skip is None else cp // skip.shape[1]
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+        stride, drop, repeats = ctx.settings
+        dx = _gather(dy.contiguous(memory_format=torch.channels_last_3d), stride, drop)
+        dskip = dx.movedim(1, -1).unflatten(-1, (repeats, -1)).sum(-2).movedim(-1, 1) if repeats else None
+        return dx, dskip, None, None
+
+
+class _SpaceToDepth(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, stride: Stride) -> Tensor:
+        ctx.stride = stride
+        return _gather(x, stride, 0)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+        return depth_to_space(dy.contiguous(memory_format=torch.channels_last_3d), ctx.stride), None
+
+
+def _gather(x: Tensor, stride: Stride, missing: int) -> Tensor:
+    """``space_to_depth`` of x behind ``missing`` frames of zeros."""
+    (b, c, frames, height, width), (p1, p2, p3) = x.shape, stride
+    f, h, w = (frames + missing) // p1, height // p2, width // p3
+    y = _empty(b, c * math.prod(stride), f, h, w, like=x)
+    _call("space_to_depth", (x, y), b, f, h, w, c, p1, p2, p3, missing, dtype=x.dtype)
+    return y
+
+
 def _channels_last(x: Tensor) -> bool:
     """Whether the compiled kernels can take x as it lies."""
-    return (
-        usable(x) and not torch.is_grad_enabled() and not torch.is_autocast_enabled("cpu")
-        and x.is_contiguous(memory_format=torch.channels_last_3d)
-    )  # fmt: skip
+    return usable(x) and x.is_contiguous(memory_format=torch.channels_last_3d)
 
 
 def _empty(*shape: int, like: Tensor) -> Tensor:
