@@ -81,6 +81,13 @@ def rotate(x: Float[Tensor, "b n d"], rotation: Complex[Tensor, "#b n half"]) ->
     return torch.view_as_real(pairs * rotation).flatten(-2).to(x.dtype)
 
 
+def gelu(x: Float[Tensor, "*rows d"]) -> Float[Tensor, "*rows d"]:
+    """GELU in its tanh form."""
+    if not usable(x):
+        return F.gelu(x, approximate="tanh")
+    return _Gelu.apply(x.contiguous())  # pyright: ignore[reportReturnType]
+
+
 def per_token(table: Float[Tensor, "b k d"], rows: Rows) -> Float[Tensor, "b _ d"]:
     """The table's row of each token; without ``rows``, the table as it is (k is 1 or n, so it broadcasts)."""
     if rows is None:
@@ -173,6 +180,24 @@ class _NormRotate(torch.autograd.Function):
             kind,
         )
         return dx, dweight.sum(0).to(weight.dtype), None, None
+
+
+class _Gelu(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
+        return _Gelu.compute(None, x)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dy: Tensor) -> Tensor:
+        return _Gelu.compute(dy.contiguous(), *ctx.saved_tensors)
+
+    @staticmethod
+    def compute(dy: Tensor | None, x: Tensor) -> Tensor:
+        out = torch.empty_like(x)
+        native().openltx_gelu(*_pointers(dy, x, out), *_longs(x.numel()), _KINDS[x.dtype, x.dtype])  # pyright: ignore[reportOptionalMemberAccess]
+        return out
 
 
 def _pointers(*tensors: Tensor | None) -> list[c_void_p]:

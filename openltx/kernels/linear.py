@@ -11,6 +11,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from openltx.kernels.fused import gelu
+
 Activation = Literal["none", "gelu"]
 
 
@@ -26,7 +28,7 @@ class Linear(nn.Linear):
             algorithm = "tanh" if self.activation == "gelu" else ""
             return torch.ops.mkldnn._linear_pointwise(input, self.weight, self.bias, self.activation, [], algorithm)
         y = F.linear(input, self.weight, self.bias)
-        return F.gelu(y, approximate="tanh") if self.activation == "gelu" else y
+        return gelu(y) if self.activation == "gelu" else y
 
 
 def _onednn(x: Tensor, weight: Tensor) -> bool:

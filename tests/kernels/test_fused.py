@@ -90,6 +90,19 @@ def test_norm_rotate(dtype: torch.dtype, angles: int | None) -> None:
     check(fast, formula, [draw(B, N, D, dtype=dtype), draw(D)], TOLERANCE[dtype])
 
 
+@DTYPES
+@pytest.mark.parametrize("shape", [(1,), (3, 5), (2, 700, 3)])
+def test_gelu(dtype: torch.dtype, shape: tuple[int, ...]) -> None:
+    x = (4 * torch.randn(shape)).to(dtype).requires_grad_()
+    check(fused.gelu, lambda x: torch.nn.functional.gelu(x, approximate="tanh"), [x], TOLERANCE[dtype])
+
+
+def test_gelu_far_from_zero_and_of_nan() -> None:
+    x = torch.tensor([-1e30, -300.0, 300.0, 1e30, torch.nan])
+    torch.testing.assert_close(fused.gelu(x)[:4], torch.tensor([0.0, 0.0, 300.0, 1e30]), atol=1e-6, rtol=1e-6)
+    assert fused.gelu(x)[4].isnan()
+
+
 def test_autocast_takes_float32_in_and_gives_bfloat16_out() -> None:
     x, table = draw(B, N, D), tables(1, 2)
     with torch.autocast("cpu", torch.bfloat16):

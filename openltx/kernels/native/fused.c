@@ -3,6 +3,7 @@
  *     norm_modulate    y = x / rms(x) * (1 + scale) + shift         before self-attention and feed-forward
  *     norm_rotate      y = rotate(x / rms(x) * weight, angle)       q and k
  *     gated_add        y = h + gate * x                             back into the residual stream
+ *     gelu             y = x sigmoid(2 sqrt(2/pi) (x + 0.044715 x^3)), the tanh form
  *
  * A row is a token of d channels. scale, shift and gate are rows of a float32 table; `rows` names the table row of each
  * token, or is NULL if each table row serves `per_row` tokens in turn. All tokens of a sample must use that sample's own
@@ -10,8 +11,8 @@
  *
  * `kind` says the element types: 0 all float32, 1 all bfloat16, 2 float32 in and bfloat16 out (autocast).
  */
+#pragma GCC optimize("finite-math-only") /* for sigmoid_row */
 #include <math.h>
-#include <stdlib.h>
 
 #include "numbers.h"
 
@@ -231,4 +232,41 @@ void openltx_gated_add_back(const void *dy, const void *x, const float *gate, co
 #define CALL(IN, OUT) gated_add_back(dy, x, gate, rows, dx, dgate, samples, n, d, stride, per_row, IN, OUT)
     DISPATCH(kind, CALL)
 #undef CALL
+}
+
+/* ---- gelu, over n elements in all; dy and dx NULL: forward ---- */
+
+enum { GELU_BLOCK = 1024 };
+
+INLINE void gelu(const void *dy, const void *x, void *to, long n, const int type)
+{
+    const float root = 1.5957691216f; /* 2 sqrt(2 / pi) */
+#pragma omp parallel for schedule(static)
+    for (long start = 0; start < n; start += GELU_BLOCK) {
+        const long count = n - start < GELU_BLOCK ? n - start : GELU_BLOCK;
+        float v[GELU_BLOCK], u[GELU_BLOCK], gate[GELU_BLOCK];
+        load_row(v, at(x, start, type), count, type);
+#pragma omp simd
+        for (long i = 0; i < count; i++) u[i] = root * v[i] * (1 + 0.044715f * v[i] * v[i]);
+        sigmoid_row(u, gate, count);
+        if (!dy) {
+#pragma omp simd
+            for (long i = 0; i < count; i++) v[i] *= gate[i];
+        } else {
+            load_row(u, at(dy, start, type), count, type);
+#pragma omp simd
+            for (long i = 0; i < count; i++) {
+                const float slope = root * (1 + 3 * 0.044715f * v[i] * v[i]);
+                v[i] = u[i] * gate[i] * (1 + v[i] * slope * (1 - gate[i]));
+            }
+        }
+        store_row(at_mutable(to, start, type), v, count, type);
+    }
+}
+
+/* y from x, or with dy the gradient of x */
+void openltx_gelu(const void *dy, const void *x, void *to, long n, int type)
+{
+    if (type == FLOAT32) gelu(dy, x, to, n, FLOAT32);
+    else gelu(dy, x, to, n, BFLOAT16);
 }

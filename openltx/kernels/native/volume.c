@@ -3,29 +3,10 @@
  *     norm_activate    SiLU(x / rms(x) * (1 + scale) + shift), with the edge frames repeated as the convolution needs them
  *     depth_to_space   the pixel shuffle behind an upsampling convolution, plus its repeated input
  */
-#pragma GCC optimize("finite-math-only") /* or the minimum and maximum in sigmoid_row are not vectorised; nan stays nan */
+#pragma GCC optimize("finite-math-only") /* for sigmoid_row */
 #include <math.h>
 
 #include "numbers.h"
-
-/* 1 / (1 + e^-v), the power by a polynomial, relative error below 2^-22 */
-INLINE void sigmoid_row(const float *restrict v, float *restrict to, long n)
-{
-#pragma omp simd
-    for (long i = 0; i < n; i++) {
-        const float z = fminf(fmaxf(v[i] * -1.44269504f, -126.0f), 126.0f), whole = rintf(z), f = z - whole;
-        const int32_t bits = ((int32_t)whole + 127) << 23;
-        float p = 1.5353362e-4f, power;
-        p = p * f + 1.3398874e-3f;
-        p = p * f + 9.6184374e-3f;
-        p = p * f + 5.5503323e-2f;
-        p = p * f + 2.4022648e-1f;
-        p = p * f + 6.9314720e-1f;
-        p = p * f + 1.0f;
-        memcpy(&power, &bits, 4);
-        to[i] = 1 / (1 + p * power);
-    }
-}
 
 INLINE float normalise_row(float *unit, long c)
 {
