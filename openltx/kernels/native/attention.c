@@ -28,9 +28,10 @@ INLINE __m512 multiply_add(__m512 sum, __m512i a, __m512i b, const int type)
     return _mm512_fmadd_ps(_mm512_castsi512_ps(a), _mm512_castsi512_ps(b), sum);
 }
 
-/* c (ROWS x 16 * wide) = (or +=) a (ROWS x words) times b (words x 16 * wide); strides in words */
-INLINE void tile(const int32_t *a, long stride_a, const int32_t *b, float *c, long stride_c, long words, const int wide,
-                 const int add, const int type)
+/* c (ROWS x 16 * wide) = (or +=) a (ROWS x words) times b (words x 16 * wide). In words: `stride_a` between the rows of a
+ * and `step_a` between the words of a row */
+INLINE void strided_tile(const int32_t *a, long stride_a, long step_a, const int32_t *b, float *c, long stride_c, long words,
+                         const int wide, const int add, const int type)
 {
     __m512 sum[ROWS][4];
     for (int i = 0; i < ROWS; i++)
@@ -40,12 +41,18 @@ INLINE void tile(const int32_t *a, long stride_a, const int32_t *b, float *c, lo
         __m512i column[4];
         for (int j = 0; j < wide; j++) column[j] = _mm512_loadu_si512(b + (k * wide + j) * 16);
         for (int i = 0; i < ROWS; i++) {
-            const __m512i row = _mm512_set1_epi32(a[i * stride_a + k]);
+            const __m512i row = _mm512_set1_epi32(a[i * stride_a + k * step_a]);
             for (int j = 0; j < wide; j++) sum[i][j] = multiply_add(sum[i][j], row, column[j], type);
         }
     }
     for (int i = 0; i < ROWS; i++)
         for (int j = 0; j < wide; j++) _mm512_storeu_ps(c + i * stride_c + 16 * j, sum[i][j]);
+}
+
+INLINE void tile(const int32_t *a, long stride_a, const int32_t *b, float *c, long stride_c, long words, const int wide,
+                 const int add, const int type)
+{
+    strided_tile(a, stride_a, 1, b, c, stride_c, words, wide, add, type);
 }
 
 /* 2^x for x <= 0, relative error below 2^-22 in float32 and 2^-12 (a quarter of bfloat16's step) otherwise */
@@ -244,6 +251,164 @@ void openltx_attention(const void *q, const void *k, const void *v, void *out, c
     }
 #endif
     attention(a, FLOAT32, threads);
+}
+
+/* ---- gradients, for clips short enough that the matrix of a head fits in the cache: P is computed again ----
+ *
+ *     P = softmax(c q k^T),  dP = do v^T,  dS = c P (dP - sum P dP),  dq = dS k,  dk = dS^T q,  dv = P^T do
+ */
+
+INLINE long round_up(long n, long to) { return (n + to - 1) / to * to; }
+
+typedef struct {
+    int32_t *keys, *values, *key_rows, *query_rows, *out_rows; /* packed for the five products */
+    int32_t *q, *dout, *ds;                                    /* rows */
+    int32_t *ds_words, *p_words;                               /* [word of queries][key]: read as rows of keys */
+    float *p, *dp, *product;
+} Back;
+
+/* Logits of one query to weights p, in place, and dp to dS; beyond `keys` both become zero */
+INLINE void softmax_back(float *p, float *dp, const float *bias, long keys, long padded, float scale)
+{
+    const float c = scale * 1.44269504f;
+    float dot = 0;
+    if (bias)
+        for (long j = 0; j < keys; j++) p[j] += bias[j] / c;
+    for (long j = keys; j < padded; j++) p[j] = -INFINITY;
+    __m512 maximum = _mm512_loadu_ps(p), sum = _mm512_setzero_ps();
+    for (long j = 16; j < padded; j += 16) maximum = _mm512_max_ps(maximum, _mm512_loadu_ps(p + j));
+    const __m512 top = _mm512_set1_ps(_mm512_reduce_max_ps(maximum)), factor = _mm512_set1_ps(c);
+    for (long j = 0; j < padded; j += 16) {
+        const __m512 e = exp2_512(_mm512_mul_ps(_mm512_sub_ps(_mm512_loadu_ps(p + j), top), factor), FLOAT32);
+        _mm512_storeu_ps(p + j, e);
+        sum = _mm512_add_ps(sum, e);
+    }
+    const float inverse = 1 / _mm512_reduce_add_ps(sum);
+#pragma omp simd reduction(+ : dot)
+    for (long j = 0; j < padded; j++) {
+        p[j] *= inverse;
+        dot += p[j] * dp[j];
+    }
+#pragma omp simd
+    for (long j = 0; j < padded; j++) dp[j] = scale * p[j] * (dp[j] - dot);
+}
+
+/* Rows of floats, n of them, to words of neighbouring rows; the last row's partner may be missing */
+INLINE void to_words(const float *rows, long n, long width, int32_t *to, const int type)
+{
+    if (type == FLOAT32) {
+        memcpy(to, rows, n * width * 4);
+        return;
+    }
+    for (long i = 0; i < n; i += 2, to += width) {
+        const float *low = rows + i * width, *high = low + (i + 1 < n ? width : 0);
+        const uint32_t mask = i + 1 < n ? 0xffff0000u : 0;
+        for (long j = 0; j < width; j++) {
+            uint32_t a, b;
+            memcpy(&a, low + j, 4);
+            memcpy(&b, high + j, 4);
+            a += 0x7fff + ((a >> 16) & 1);
+            b += 0x7fff + ((b >> 16) & 1);
+            to[j] = (int32_t)(a >> 16 | (b & mask));
+        }
+    }
+}
+
+/* product (count x d) = rows (count x words, `step` between a row's words, `stride` between rows) times packed (words x d) */
+INLINE void multiply(const int32_t *rows, long count, long stride, long step, long words, const int32_t *packed, long packed_words,
+                     float *product, long d, const int type)
+{
+    const long columns = d % 64 ? 32 : 64;
+    for (long c0 = 0; c0 < d; c0 += columns)
+        for (long i = 0; i < count; i += ROWS) {
+            const int32_t *panel = packed + c0 * packed_words;
+            const int wide = columns == 64 ? 4 : 2;
+            if (wide == 4) strided_tile(rows + i * stride, stride, step, panel, product + i * d + c0, d, words, 4, 0, type);
+            else strided_tile(rows + i * stride, stride, step, panel, product + i * d + c0, d, words, 2, 0, type);
+        }
+}
+
+INLINE void store_rows(const float *product, long count, long d, void *to, long stride, const int type)
+{
+    for (long i = 0; i < count; i++) store_row(at_mutable(to, i * stride, type), product + i * d, d, type);
+}
+
+INLINE void copy_rows(const void *from, long stride, long count, long padded, long words, int32_t *to, const int type)
+{
+    for (long i = 0; i < count; i++) memcpy(to + i * words, at(from, i * stride, type), words * 4);
+    memset(to + count * words, 0, (padded - count) * words * 4);
+}
+
+INLINE void attention_back(const Attention a, const void *dout, void *dq, void *dk, void *dv, const int type, long threads)
+{
+    const long per_word = PER_WORD(type), words = a.d / per_word, columns = a.d % 64 ? 32 : 64, width = a.heads * a.d;
+    const long keys = round_up(a.keys, PANEL), queries = round_up(a.queries, PANEL); /* padded */
+    const long key_words = keys / per_word, query_words = queries / per_word;
+    const long used = (a.queries + per_word - 1) / per_word; /* words of real queries */
+    const long rows = queries + ROWS, key_count = keys + ROWS;
+#pragma omp parallel num_threads(threads)
+    {
+        const long packed = (3 * keys + 2 * queries + 2 * rows) * words + rows * key_words + 2 * (query_words + 1) * key_count;
+        const long floats = 2 * rows * keys + (rows > key_count ? rows : key_count) * a.d;
+        char *memory = aligned_alloc(64, round_up((packed + floats) * 4, 64));
+        Back s;
+        s.keys = (int32_t *)memory, s.values = s.keys + keys * words, s.key_rows = s.values + keys * words;
+        s.query_rows = s.key_rows + keys * words, s.out_rows = s.query_rows + queries * words;
+        s.q = s.out_rows + queries * words, s.dout = s.q + rows * words, s.ds = s.dout + rows * words;
+        s.ds_words = s.ds + rows * key_words, s.p_words = s.ds_words + (query_words + 1) * key_count;
+        s.p = (float *)(s.p_words + (query_words + 1) * key_count), s.dp = s.p + rows * keys;
+        s.product = s.dp + rows * keys;
+        memset(s.ds_words, 0, 2 * (query_words + 1) * key_count * 4); /* what lies behind the last key is read, not used */
+#pragma omp for schedule(dynamic, 1)
+        for (long task = 0; task < a.batch * a.heads; task++) {
+            const long sample = task / a.heads, column = task % a.heads * a.d;
+            const long q_at = sample * a.queries * width + column, k_at = sample * a.keys * width + column;
+            const void *q = at(a.q, sample * a.queries * a.stride_q + column, type);
+            const void *k = at(a.k, sample * a.keys * a.stride_k + column, type);
+            const void *v = at(a.v, sample * a.keys * a.stride_v + column, type), *g = at(dout, q_at, type);
+            pack_keys(k, a.stride_k, a.keys, words, s.keys, type);
+            pack_keys(v, a.stride_v, a.keys, words, s.values, type);
+            pack_values(k, a.stride_k, a.keys, keys, a.d, columns, s.key_rows, type);
+            pack_values(q, a.stride_q, a.queries, queries, a.d, columns, s.query_rows, type);
+            pack_values(g, width, a.queries, queries, a.d, columns, s.out_rows, type);
+            const long full = round_up(a.queries, ROWS), key_full = round_up(a.keys, ROWS);
+            copy_rows(q, a.stride_q, a.queries, full, words, s.q, type);
+            copy_rows(g, width, a.queries, full, words, s.dout, type);
+            for (long p = 0; p < keys; p += PANEL)
+                for (long i = 0; i < full; i += ROWS) {
+                    tile(s.q + i * words, words, s.keys + p * words, s.p + i * keys + p, keys, words, 4, 0, type);
+                    tile(s.dout + i * words, words, s.values + p * words, s.dp + i * keys + p, keys, words, 4, 0, type);
+                }
+            for (long i = 0; i < full; i++) {
+                softmax_back(s.p + i * keys, s.dp + i * keys, a.bias ? a.bias + sample * a.keys : 0, a.keys, keys, a.scale);
+                store_row(at_mutable(s.ds, i * keys, type), s.dp + i * keys, keys, type);
+            }
+            to_words(s.p, a.queries, keys, s.p_words, type);
+            to_words(s.dp, a.queries, keys, s.ds_words, type);
+            multiply(s.ds, full, key_words, 1, key_words, s.key_rows, key_words, s.product, a.d, type);
+            store_rows(s.product, a.queries, a.d, at_mutable(dq, q_at, type), width, type);
+            multiply(s.ds_words, key_full, 1, keys, used, s.query_rows, query_words, s.product, a.d, type);
+            store_rows(s.product, a.keys, a.d, at_mutable(dk, k_at, type), width, type);
+            multiply(s.p_words, key_full, 1, keys, used, s.out_rows, query_words, s.product, a.d, type);
+            store_rows(s.product, a.keys, a.d, at_mutable(dv, k_at, type), width, type);
+        }
+        free(memory);
+    }
+}
+
+/* dout is dense (batch, queries, heads * d), as are dq, dk and dv */
+void openltx_attention_back(const void *q, const void *k, const void *v, const void *dout, const float *bias, void *dq, void *dk,
+                            void *dv, long batch, long queries, long keys, long heads, long d, long stride_q, long stride_k,
+                            long stride_v, float scale, int type, long threads)
+{
+    const Attention a = {q, k, v, 0, bias, batch, queries, keys, heads, d, stride_q, stride_k, stride_v, scale};
+#ifdef __AVX512BF16__
+    if (type == BFLOAT16) {
+        attention_back(a, dout, dq, dk, dv, BFLOAT16, threads);
+        return;
+    }
+#endif
+    attention_back(a, dout, dq, dk, dv, FLOAT32, threads);
 }
 
 /* 0: float32 only; 1: bfloat16 too */
