@@ -1,7 +1,7 @@
 # make demo     two videos from the bundled model, into outputs/demo
 # make test     everything the tests need, then the tests
 # make check    format, lint, types, import contract, tests
-# make bench    speed and memory beside diffusers and OpenVINO (40 minutes)
+# make bench    speed and memory beside diffusers and OpenVINO
 # make bench-scaling   cost as tokens and frames grow
 # make install  the development environment in .venv (the others do this themselves)
 # make clean    remove .venv and everything that was built

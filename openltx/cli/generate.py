@@ -36,9 +36,9 @@ def generate(
         Where to compute; auto takes CUDA, else MPS, else the CPU.
     precision
         Number format; auto takes bfloat16 where the hardware computes in it, else float32. int8 is for CPUs: half the
-        memory of bfloat16, and faster on large videos.
+        memory of bfloat16 in the transformer's blocks.
     compile
-        Let torch.compile fuse the transformer's blocks (accelerators only): the first step takes a minute.
+        Let torch.compile fuse the transformer's blocks (accelerators only): the first step waits for it.
     """
     for path in (output, contact_sheet):
         if path is not None:

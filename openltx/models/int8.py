@@ -4,11 +4,13 @@
     x_q = round(x / s_x + z),  s_x = (max x - min x) / 255    at every call, per token
     y   = s_x s_w (x_q - z) w_q^T + bias
 
-Half the memory of bfloat16 and, on processors with AVX-512 VNNI, about twice its rate. Elsewhere the same numbers are
-computed in floating point, which saves memory but no time. What is quantised are the linear layers of the blocks; the
-caption projection, the AdaLN network and the first and last layer stay as they are.
+Half the memory of bfloat16; on processors with AVX-512 VNNI the product is one of eight-bit numbers. Elsewhere the same
+numbers are computed in floating point, which saves memory but no time. What is quantised are the linear layers of the
+blocks; the caption projection, the AdaLN network and the first and last layer stay as they are.
 """
 
+import contextlib
+import os
 from collections.abc import Iterator, Mapping
 from ctypes import c_int, c_long, c_void_p
 from pathlib import Path
@@ -106,7 +108,8 @@ def quantize(transformer: VideoTransformer, cache: Path | None = None) -> VideoT
         for name, layer in layers.items():
             stored[f"{name}.weight"], stored[f"{name}.scale"] = quantize_weight(layer.weight)
         if cache is not None:
-            _write(stored, cache)
+            with contextlib.suppress(OSError):  # a full or read-only disk: the next start quantises again
+                _write(stored, cache)
     for name, layer in layers.items():
         parent, _, last = name.rpartition(".")
         small = Int8Linear(stored[f"{name}.weight"], stored[f"{name}.scale"], layer.bias, layer.activation)
@@ -134,7 +137,7 @@ def _read(path: Path, layers: Mapping[str, Linear]) -> dict[str, Tensor] | None:
 
 def _write(tensors: Mapping[str, Tensor], path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.part")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     save_file(dict(tensors), temporary)
     temporary.replace(path)
 

@@ -40,9 +40,8 @@ from openltx.pipelines.request import GenerationRequest, Sampling
 
 P = ParamSpec("P")
 
-ONE_BATCH_TOKENS = (
-    1024  # up to here prompt and negative prompt go through the transformer together: fewer, larger calls
-)
+# up to here prompt and negative prompt go through the transformer together: fewer, larger calls
+ONE_BATCH_TOKENS = 1024
 WHOLE_DECODE_TOKENS = 1024  # up to here (about 121 frames of 256x256) a video is decoded in one pass
 
 
@@ -85,9 +84,7 @@ class Prepared:
     grid: LatentShape
     state: TokenState
     times: Float[Tensor, "steps"]
-    contexts: tuple[
-        Context, ...
-    ]  # of the prompt, then (with guidance) of the negative prompt; small ones are one batch
+    contexts: tuple[Context, ...]  # of the prompt and, with guidance, of the negative prompt: one each, or one batch
     noise: torch.Generator
 
 

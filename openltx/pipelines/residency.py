@@ -27,9 +27,9 @@ def load(
     precision   "auto" takes bfloat16 where the hardware computes in it (CUDA; processors with AVX-512 BF16, of which a
                 C compiler must be there to make use), else float32. "int8" quantises the transformer's blocks
                 (``models.int8``; CPU only), the rest as with "auto"; the result is kept in the cache
-    compile     let ``torch.compile`` fuse each block, in place: the first step of a new size takes a minute or so, of
-                which torch keeps the result in its own cache. For accelerators; on a CPU the kernels of
-                ``openltx.kernels`` are faster, and it is refused
+    compile     let ``torch.compile`` fuse each block, in place: the first step of a new size waits for it;
+                torch keeps the result in its own cache. For accelerators; on a CPU it would replace the kernels of
+                ``openltx.kernels``, and is refused
 
     Raises ``CheckpointError`` for an unknown or damaged model, ``RequestError`` for what this machine does not have.
     """
@@ -37,7 +37,9 @@ def load(
     if precision == "int8" and place.type != "cpu":
         raise RequestError(f'precision="int8" runs on the CPU only, not on "{place.type}". Use "bfloat16" or "auto".')
     if compile and place.type == "cpu":
-        raise RequestError("Compiling is for accelerators: on the CPU the built-in kernels are faster. Leave it out.")
+        raise RequestError(
+            "Compiling is for accelerators: on the CPU it would replace the built-in kernels. Leave it out."
+        )
     dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16}.get(precision) or fast_dtype(place)
     model = load_bundle(name, dtype=dtype, device=place)
     if precision == "int8":
