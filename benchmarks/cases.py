@@ -1,5 +1,7 @@
 """What is measured. Every case gives its rows; ``benchmarks.run`` calls each in a process of its own."""
 
+import json
+import os
 import resource
 import subprocess
 import sys
@@ -129,7 +131,7 @@ def playroom_int8(rounds: int, threads: int) -> list[Row]:  # noqa: ARG001 (the 
         with torch.inference_mode():
             found = [
                 generator.model.transformer.step(
-                    prepared.state.tokens.expand(2, -1, -1), torch.tensor([[t], [t]]), None, prepared.contexts[0]
+                    prepared.state.tokens.expand(2, -1, -1), torch.tensor([[t], [t]]), None, prepared.prompts.both
                 )
                 for t in (1.0, 0.7, 0.4, 0.1)
             ]
@@ -140,6 +142,25 @@ def playroom_int8(rounds: int, threads: int) -> list[Row]:  # noqa: ARG001 (the 
         Row("bundled model, velocity at four times", "ours bf16", "int8", 1.0, 0.0, 0.0, errors["int8"],
             errors["bfloat16"], note="errors against float32; not timed"),
     ]  # fmt: skip
+
+
+def training(rounds: int, threads: int) -> list[Row]:
+    """Forward and backward pass of both training tasks, beside the same network in plain torch."""
+    from benchmarks.training import CLIPS
+
+    rows = []
+    for task, clips in CLIPS.items():
+        seconds: dict[str, list[float]] = {"auto": [], "off": []}
+        for _ in range(2):
+            for kernels, found in seconds.items():
+                arguments = ("benchmarks.training", task, str(threads), str(rounds))
+                found.append(_measured(*arguments, kernels=kernels)["seconds"])
+        ours, plain = (min(found) for found in seconds.values())
+        note = f"{clips / ours:.1f} clips/s, plain {clips / plain:.1f}; autocast"
+        rows.append(
+            Row(f"{task} training, forward and backward", "plain torch", "bf16", plain / ours, ours, plain, note=note)
+        )
+    return rows
 
 
 def _inputs(shape: LatentShape) -> dict[str, Tensor]:
@@ -260,10 +281,9 @@ class _Encoder(nn.Module):
         return self.vae.encode(video, return_dict=False)[0].mean
 
 
-def _measured(module: str, *arguments: str) -> dict[str, float]:
-    import json
-
-    done = subprocess.run([sys.executable, "-m", module, *arguments], capture_output=True, text=True, check=True)
+def _measured(module: str, *arguments: str, kernels: str = "auto") -> dict[str, float]:
+    command, settings = [sys.executable, "-m", module, *arguments], {**os.environ, "OPENLTX_KERNELS": kernels}
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=settings)
     return json.loads(done.stdout.splitlines()[-1])
 
 

@@ -22,7 +22,7 @@ from benchmarks.timing import Row
 
 CASES = (
     "peak", "dit_bf16_1536", "dit_bf16_6144", "dit_fp32_1536", "dit_int8_6144", "dit_two_times", "playroom",
-    "playroom_int8", "vae_decode", "vae_encode", "vae_memory",
+    "playroom_int8", "training", "vae_decode", "vae_encode", "vae_memory",
 )  # fmt: skip
 RESULTS = Path(__file__).parent / "results"
 

@@ -10,7 +10,7 @@ import openltx
 
 picture = sys.argv[1]
 model = openltx.load(sys.argv[2] if len(sys.argv) > 2 else "playroom")
-request = openltx.GenerationRequest("the ball rolls to the left", image=picture, seed=7)
+request = openltx.GenerationRequest("a red ball rolls to the left", image=picture, seed=7)
 
 generator = openltx.Generator(model)
 prepared = generator.prepare(request)

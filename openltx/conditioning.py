@@ -3,10 +3,15 @@
 Sampling and training build the same ``TokenState`` from the same item, so the model never meets at inference what it
 has not met in training. A condition of strength s is noised to the level 1 - s and has the effective time
 min(t, 1 - s); strength 1 is the clean image, held from start to end.
+
+Some items take the place of tokens of the video, others are extra tokens in front of them (which the sampler drops in
+the end) at positions of their own. Where the releases differ from the paper's first-frame conditioning, the rules are
+those of the official pipeline from 0.9.5 on.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float
@@ -16,35 +21,90 @@ from openltx.errors import RequestError
 from openltx.flow.path import TokenState, interpolate
 from openltx.geometry import LatentShape, patchify, token_positions
 
+Prefix = Literal["tokens", "soft", "drop"]
+Draw = Callable[[Sequence[int]], Tensor]
+"""Fresh standard normal noise of a shape."""
+
+PREFIX_LATENTS = 2  # of a clip inside the video: the first stands for one frame only, the second leans on it
+SOFT_PREFIX_STRENGTH = 0.15
+
 
 @dataclass(frozen=True, kw_only=True)
-class FirstImage:
-    """The first frame is given: its normalised latents, and how much it is to be kept (1: exactly, 0: not at all)."""
+class Given:
+    """Normalised latents of an image (f = 1) or a clip that the video shows from pixel frame ``frame`` on.
 
-    latents: Float[Tensor, "b c 1 h w"]
+    From frame 0 on they stand in the place of the video's own tokens. Elsewhere an image is extra tokens at the time of
+    its frame, and of a clip (whose frame is a multiple of 8) the latents from the third on stand in place, while
+    ``prefix`` says what becomes of the first two, which were encoded as the start of a video: extra "tokens", "soft"
+    (the second in place at a small strength) or "drop". ``strength``: 1 keeps them exactly, 0 not at all.
+    """
+
+    latents: Float[Tensor, "b c f h w"]
+    frame: int = 0
+    strength: float = 1.0
+    prefix: Prefix = "tokens"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reference:
+    """A clip to look at (depth, poses, ...) as extra tokens at the video's own positions, as IC-LoRAs want it."""
+
+    latents: Float[Tensor, "b c f h w"]
     strength: float = 1.0
 
 
+@dataclass(frozen=True, kw_only=True)
+class Kept:
+    """A whole video of which each latent cell is kept with its own strength: a mask for edits in place."""
+
+    latents: Float[Tensor, "b c f h w"]
+    strength: Float[Tensor, "b f h w"]
+
+
+Item = Given | Reference | Kept
+
+
 def initial_state(
-    noise: Float[Tensor, "b n c"],
+    start: Float[Tensor, "b n c"],
     shape: LatentShape,
     fps: float,
-    items: Sequence[FirstImage],
+    items: Sequence[Item],
     causal: bool = True,
+    draw: Draw | None = None,
 ) -> TokenState:
-    """The state at t = 1: noise, with the items' tokens written in. ``RequestError`` if an item does not fit.
+    """The state to sample from: the tokens ``start``, with the items written in. ``RequestError`` if one does not fit.
 
-    ``noise`` are the tokens of a video of ``shape`` at ``fps`` frames a second; an item with one sample serves all of
-    them. ``causal`` is the model's ``causal_positions``.
+    ``start`` is noise, or a video noised to the time at which sampling begins, as tokens of ``shape`` at ``fps`` frames
+    a second. An item with one sample serves the whole batch. ``causal`` is the model's ``causal_positions``; ``draw``
+    gives the noise of extra tokens whose strength is below 1.
     """
-    clean = torch.zeros_like(noise)
-    strength = noise.new_zeros(noise.shape[:2])
+    clean = torch.zeros_like(start)
+    strength = start.new_zeros(start.shape[:2])
+    extras: list[_Extra] = []
+    cells = shape.height * shape.width
     for item in items:
-        given = _fitting_tokens(item, noise, shape)
-        clean[:, : given.shape[1]] = given
-        strength[:, : given.shape[1]] = item.strength
-    tokens = interpolate(clean, noise, 1 - strength)
-    return TokenState(tokens, clean, strength, _positions(shape, fps, causal, noise), shape.num_tokens)
+        _require_fitting(item, start, shape)
+        for part in _parts(item, shape, fps, causal):
+            if isinstance(part, _Extra):
+                extras.append(part)
+                continue
+            place = slice(part.frame * cells, part.frame * cells + part.tokens.shape[1])
+            clean[:, place] = part.tokens.to(clean)
+            strength[:, place] = part.strength.to(strength)
+    tokens = interpolate(clean, start, 1 - strength)
+    positions = token_positions(shape, fps, causal)
+    for extra in extras:
+        b, n = len(start), extra.tokens.shape[1]
+        given = extra.tokens.to(start).expand(b, -1, -1)
+        level = start.new_full((b, n), extra.strength)
+        assert extra.strength == 1 or draw is not None, "a weak condition in front of the video needs noise: give draw"
+        noise = torch.zeros_like(given) if draw is None else draw(given.shape).to(given)
+        tokens = torch.cat([interpolate(given, noise, 1 - level), tokens], 1)
+        clean, strength = torch.cat([given, clean], 1), torch.cat([level, strength], 1)
+        positions = torch.cat([extra.positions, positions], 1)
+    # one clip's positions are seen by the whole batch without a copy: the model then makes one rotary table
+    positions = positions.to(start.device).expand(len(start), -1, -1)
+    return TokenState(tokens, clean, strength, positions, shape.num_tokens)
 
 
 def training_state(
@@ -58,32 +118,106 @@ def training_state(
 ) -> tuple[TokenState, Float[Tensor, "b n"], Bool[Tensor, "b n"]]:
     """A training example: the noised state, every token's time, and which tokens count in the loss.
 
-    Samples whose ``first_frame_strength`` is above 0 have a ``FirstImage`` of that strength; its tokens are out of
-    the loss. A shape of one frame, an image, is never given its own first frame: nothing would be left to learn.
-    ``clean`` are the tokens of videos of ``shape``.
+    Samples whose ``first_frame_strength`` is above 0 have their first frame ``Given`` with that strength; its tokens
+    are out of the loss. A shape of one frame, an image, is never given its own first frame: nothing would be left to
+    learn. ``clean`` are the tokens of videos of ``shape``.
     """
     given = shape.height * shape.width if shape.frames > 1 else 0
     in_first_frame = torch.arange(shape.num_tokens, device=clean.device) < given
     strength = first_frame_strength[:, None].to(clean.dtype) * in_first_frame
-    state = TokenState(clean, clean, strength, _positions(shape, fps, causal, clean), shape.num_tokens)
+    positions = token_positions(shape, fps, causal).to(clean.device).expand(len(clean), -1, -1)
+    state = TokenState(clean, clean, strength, positions, shape.num_tokens)
     times = state.effective_t(t)
     noised = TokenState(interpolate(clean, noise, times), clean, strength, state.positions, state.num_targets)
     return noised, times, strength == 0
 
 
-def _positions(shape: LatentShape, fps: float, causal: bool, like: Tensor) -> Tensor:
-    """One clip's positions seen by the whole batch without a copy (the model then makes one rotary table)."""
-    return token_positions(shape, fps, causal).to(like.device).expand(like.shape[0], -1, -1)
+@dataclass(frozen=True)
+class _InPlace:
+    """Tokens that replace those of the video from latent frame ``frame`` on; strength (b n) or (1)."""
+
+    tokens: Tensor
+    frame: int
+    strength: Tensor
 
 
-def _fitting_tokens(item: FirstImage, noise: Tensor, shape: LatentShape) -> Tensor:
-    b, c, _, h, w = item.latents.shape
-    if (h, w) != (shape.height, shape.width) or c != noise.shape[2] or b not in (1, noise.shape[0]):
+@dataclass(frozen=True)
+class _Extra:
+    """Tokens in front of those of the video."""
+
+    tokens: Tensor
+    positions: Float[Tensor, "3 n"]
+    strength: float
+
+
+def _parts(item: Item, shape: LatentShape, fps: float, causal: bool) -> list[_InPlace | _Extra]:
+    match item:
+        case Kept():
+            return [_InPlace(patchify(item.latents), 0, item.strength.flatten(1))]
+        case Reference():
+            return [_extra(item.latents, shape, fps, causal, 0, item.strength)]
+        case Given(frame=0):
+            return [_InPlace(patchify(item.latents), 0, torch.tensor([item.strength]))]
+        case Given() if item.latents.shape[2] == 1:
+            return [_extra(item.latents, shape, fps, causal, item.frame, item.strength)]
+        case Given():
+            return _clip_inside(item, shape, fps, causal)
+
+
+def _clip_inside(item: Given, shape: LatentShape, fps: float, causal: bool) -> list[_InPlace | _Extra]:
+    """A clip that starts at a later frame: its prefix, and the rest in place."""
+    first, parts = item.frame // 8, list[_InPlace | _Extra]()
+    prefix, rest = item.latents[:, :, :PREFIX_LATENTS], item.latents[:, :, PREFIX_LATENTS:]
+    if item.prefix == "tokens":
+        parts.append(_extra(prefix, shape, fps, causal, item.frame, item.strength))
+    elif item.prefix == "soft":
+        soft = torch.tensor([min(SOFT_PREFIX_STRENGTH, item.strength)])
+        parts.append(_InPlace(patchify(prefix[:, :, 1:]), first + 1, soft))
+    if rest.shape[2]:
+        parts.append(_InPlace(patchify(rest), first + PREFIX_LATENTS, torch.tensor([item.strength])))
+    return parts
+
+
+def _extra(latents: Tensor, shape: LatentShape, fps: float, causal: bool, frame: int, strength: float) -> _Extra:
+    """Tokens at the positions of a video of their own that begins at pixel frame ``frame``."""
+    own = LatentShape(frames=latents.shape[2], height=shape.height, width=shape.width)
+    positions = token_positions(own, fps, causal)
+    positions[0] += frame / fps
+    return _Extra(patchify(latents), positions, strength)
+
+
+def _require_fitting(item: Item, start: Tensor, shape: LatentShape) -> None:
+    """Raise RequestError for latents of another size, a place outside the video, or an impossible strength."""
+    b, c, f, h, w = item.latents.shape
+    if (h, w) != (shape.height, shape.width) or c != start.shape[2] or b not in (1, len(start)):
         raise RequestError(
-            f"The first image has latents of {b} x {c} x {h} x {w}, the video {noise.shape[0]} x {noise.shape[2]} x "
+            f"A condition has latents of {b} x {c} x {h} x {w}, the video {len(start)} x {start.shape[2]} x "
             f"{shape.height} x {shape.width} (batch, channels, height, width). Resize the image to the video's size "
             "before it is encoded, and give one image or one for each video."
         )
-    if not 0 <= item.strength <= 1:
+    strengths = item.strength if isinstance(item.strength, Tensor) else torch.tensor(item.strength)
+    if not bool(((strengths >= 0) & (strengths <= 1)).all()):
         raise RequestError(f"A conditioning strength of {item.strength} is not possible: choose one from 0 to 1.")
-    return patchify(item.latents).to(noise)
+    if isinstance(item, Kept):
+        if f != shape.frames or item.strength.shape[1:] != (f, h, w):
+            raise RequestError(
+                f"An edit in place needs latents and mask of the whole video, {shape.frames} x {h} x {w}."
+            )
+    elif isinstance(item, Given):
+        _require_place(item.frame, 8 * f - 7, 8 * shape.frames - 7)
+
+
+def _require_place(frame: int, length: int, total: int) -> None:
+    if frame < 0 or frame + length > total:
+        raise RequestError(
+            f"A condition of {length} frames from frame {frame} on does not fit into a video of {total} frames: it may "
+            f"start at 0 to {total - length}."
+            if length <= total
+            else f"A condition of {length} frames is longer than the video of {total} frames. Cut it, or ask for more."
+        )
+    if length > 1 and frame % 8:
+        below = frame // 8 * 8
+        raise RequestError(
+            f"A clip can only start at a multiple of 8 frames, not at frame {frame}. The nearest are {below} and "
+            f"{below + 8}."
+        )

@@ -5,6 +5,7 @@ otherwise) and moved afterwards, one generator a sample: a batch equals its sing
 whatever the hardware.
 """
 
+import hashlib
 from collections.abc import Sequence
 
 import torch
@@ -27,3 +28,14 @@ def randn(shape: Sequence[int], generator: Generators, *, device: torch.device, 
 def seeded(*seeds: int) -> list[torch.Generator]:
     """One CPU generator for each seed."""
     return [torch.Generator().manual_seed(seed) for seed in seeds]
+
+
+def derived_seed(seed: int, *keys: int | str) -> int:
+    """A 63-bit seed that depends on `seed` and on every key and its place."""
+    digest = hashlib.blake2b(repr((seed, *keys)).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") >> 1
+
+
+def derived_generator(seed: int, *keys: int | str, device: torch.device | str = "cpu") -> torch.Generator:
+    """A generator for the draws named by `keys`, for example `derived_generator(seed, "batch", step, micro)`."""
+    return torch.Generator(device=device).manual_seed(derived_seed(seed, *keys))

@@ -71,10 +71,13 @@ def vae_config(official: Json) -> VAEConfig:
 
 def official_vae(config: VAEConfig) -> Json:
     """The official ``vae`` section of our configuration."""
+    values = {key: _plain(getattr(config, ours)) for key, (ours, _) in _VAE_KEYS.items()}
+    if config.causal_encoder:  # as in every release: the official configs have no word for it
+        del values["causal_encoder"]
     return {
         "_class_name": "CausalVideoAutoencoder",
         **_VAE_FIXED,
-        **{key: _plain(getattr(config, ours)) for key, (ours, _) in _VAE_KEYS.items()},
+        **values,
         "encoder_blocks": [[block.kind, _block_params(block, "encoder")] for block in config.encoder_blocks],
         "decoder_blocks": [[block.kind, _block_params(block, "decoder")] for block in config.decoder_blocks],
     }
@@ -82,18 +85,16 @@ def official_vae(config: VAEConfig) -> Json:
 
 def schedule_from_official(official: Json) -> Schedule:
     """The sampler's schedule of an official ``scheduler`` section; raises ``CheckpointError`` by name of the key."""
-    kinds: dict[Any, Any] = {None: "uniform", "Uniform": "uniform", "LinearQuadratic": "linear_quadratic"}
-    shifts: dict[Any, Any] = {None: "none", "SD3": "tokens"}
     sampler, shifting = official.get("sampler"), official.get("shifting")
+    kinds, shifts = {**_swapped(_SAMPLERS), None: "uniform"}, _swapped(_SHIFTINGS)
     for key, value, known in (("sampler", sampler, kinds), ("shifting", shifting, shifts)):
         if value not in known:
             raise CheckpointError(
                 f"The scheduler config says {key}={value!r}; openltx has {', '.join(map(repr, known))}."
             )
-    anchors = {key: tuple(official[key]) for key in ("shift_low", "shift_high") if key in official}
-    return Schedule(
-        kind=kinds[sampler], shift=shifts[shifting], terminal=official.get("target_shift_terminal"), **anchors
-    )
+    given: Json = {ours: official[key] for ours, key in _SCHEDULE_KEYS.items() if official.get(key) is not None}
+    given |= {ours: tuple(given[ours]) for ours in ("shift_low", "shift_high") if ours in given}
+    return Schedule(kind=kinds[sampler], shift=shifts[shifting], **given)
 
 
 def official_schedule(schedule: Schedule) -> Json:
@@ -101,14 +102,15 @@ def official_schedule(schedule: Schedule) -> Json:
     section: Json = {
         "_class_name": "RectifiedFlowScheduler",
         "num_train_timesteps": 1000,
-        "sampler": {"uniform": "Uniform", "linear_quadratic": "LinearQuadratic"}[schedule.kind],
-        "shifting": {"none": None, "tokens": "SD3"}[schedule.shift],
-        "base_resolution": None,
+        "sampler": _SAMPLERS[schedule.kind],
+        "shifting": _SHIFTINGS[schedule.shift],
+        "base_resolution": schedule.base_resolution if schedule.shift == "resolution" else None,
         "target_shift_terminal": schedule.terminal,
     }
     defaults = {field.name: field.default for field in fields(Schedule)}
-    anchors = {key: getattr(schedule, key) for key in ("shift_low", "shift_high")}
-    return section | {key: list(value) for key, value in anchors.items() if value != defaults[key]}
+    own = {_SCHEDULE_KEYS[name]: getattr(schedule, name) for name in ("shift_low", "shift_high", "constant_mu")
+           if getattr(schedule, name) != defaults[name]}  # fmt: skip
+    return section | {key: _plain(value) for key, value in own.items()}
 
 
 def sniff_vae(shapes: Shapes) -> VAEConfig:
@@ -142,6 +144,10 @@ def sniff_transformer(shapes: Shapes, causal_positions: bool) -> TransformerConf
 def is_causal_release(config: VAEConfig) -> bool:
     """Whether the release with this VAE numbers frames causally: those with the encoder of 0.9.5 do."""
     return any(block.kind.endswith("_res") for block in config.encoder_blocks)
+
+
+def _swapped(table: Mapping[Any, Any]) -> dict[Any, Any]:
+    return {value: key for key, value in table.items()}
 
 
 def _blocks(official: Json, side: str) -> tuple[Block, ...]:
@@ -276,12 +282,23 @@ _TRANSFORMER_FREE = {
     "sample_size", "use_linear_projection", "use_tpu_flash_attention",
 }  # fmt: skip
 
+_SAMPLERS: Json = {"uniform": "Uniform", "linear_quadratic": "LinearQuadratic", "constant": "Constant"}
+_SHIFTINGS: Json = {"none": None, "tokens": "SD3", "resolution": "SimpleDiffusion"}
+_SCHEDULE_KEYS = {
+    "shift_low": "shift_low",
+    "shift_high": "shift_high",
+    "constant_mu": "shift",
+    "base_resolution": "base_resolution",
+    "terminal": "target_shift_terminal",
+}
+
 _VAE_KEYS: dict[str, tuple[str, Callable]] = {
     "latent_channels": ("latent_channels", int),
     "patch_size": ("patch_size", int),
     "encoder_base_channels": ("encoder_base_channels", int),
     "decoder_base_channels": ("decoder_base_channels", int),
     "timestep_conditioning": ("timestep_conditioning", _boolean),
+    "causal_encoder": ("causal_encoder", _boolean),
     "causal_decoder": ("causal_decoder", _boolean),
     "latent_log_var": ("latent_log_var", _one_of("uniform", "per_channel", "constant", "none")),
     "spatial_padding_mode": ("spatial_padding", _one_of("zeros", "replicate", "reflect")),

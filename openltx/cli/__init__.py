@@ -23,7 +23,7 @@ HELP = """
 Text or an image becomes a video, by an LTX-Video model that is open from training to sampling.
 
 - `openltx generate "a red ball bounces on a checkered floor" -o ball.mp4`
-- `openltx generate "the ball rolls left" --image start.png --seed 7`
+- `openltx generate "a red ball rolls to the left" --image start.png --seed 7`
 - `openltx inspect ball.mp4` shows the request that made a video
 - `openltx COMMAND --help` shows all options of a command
 """
@@ -35,9 +35,9 @@ COMMANDS = {
     "generate": ("generate:generate", _use, "Make a video from a prompt, or from a picture and a prompt."),
     "demo": ("demo:demo", _use, "Make the two demonstration videos with the bundled model."),
     "inspect": ("inspect:inspect", _use, "Show the request inside a video, or what a weight file holds."),
-    "data": ("data:data_app", _learn, "Render worlds to learn from, and look at data sets."),
+    "data": ("data:data_app", _learn, "Render worlds or cut videos to learn from, and look at data sets."),
     "train": ("train:train_app", _learn, "Train the Video-VAE or the transformer."),
-    "eval": ("eval:eval_app", _learn, "Measure the VAE and the generated videos."),
+    "eval": ("eval:eval_app", _learn, "Measure the VAE, its latents and the generated videos."),
     "assets": ("assets:assets_app", _learn, "Fetch other people's weights that training and measuring use."),
 }
 

@@ -1,5 +1,7 @@
-"""``openltx data``: render worlds to learn from, and look at clip folders."""
+"""``openltx data``: render worlds or cut videos to learn from, and look at clip folders."""
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -8,9 +10,9 @@ from PIL.Image import Image
 from rich.console import Console
 
 from openltx.data.manifest import Clip, read_manifest
-from openltx.errors import DataError, MediaError
+from openltx.errors import AssetError, DataError, MediaError
 
-data_app = App(name="data", help="Render worlds to learn from, and look at data sets.")
+data_app = App(name="data", help="Render worlds or cut videos to learn from, and look at data sets.")
 world_app = App(name="world", help="Fill a folder with captioned clips of a procedural world.")
 data_app.command(world_app)
 
@@ -39,28 +41,86 @@ def playroom(
     workers
         Processes that simulate, draw and encode, one core each.
     """
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-
     from openltx.data.worlds.playroom import generate
 
-    columns = (TextColumn("Rendering"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task("clips", total=clips)
-        made = generate(
-            out,
-            clips=clips,
-            seed=seed,
-            workers=workers,
-            progress=lambda done, total: bar.update(task, completed=done, total=total),
-        )
+    with _bar("Rendering") as progress:
+        made = generate(out, clips=clips, seed=seed, workers=workers, progress=progress)
     _say(f"{out}  {_summary(made)}")
+
+
+@data_app.command
+def footage(
+    *sources: str,
+    out: Annotated[Path, Parameter(name=["--out", "-o"])],
+    size: str,
+    frames: int = 49,
+    min_frames: int = 25,
+    fps: float | None = None,
+    heldout: float = 0.1,
+    seed: int = 0,
+    skip_start: float = 0.0,
+    skip_end: float = 0.0,
+    credit: str | None = None,
+) -> None:
+    """Cut real videos into clips: find their shots, keep some from training, resize, and write them to a folder.
+
+    Run it again to go on after an interruption, or with more videos to add them: what is there is kept, and no shot
+    changes from training to held out or back. The videos themselves are only read. A text file beside a video,
+    walk.txt for walk.mp4, becomes the caption of its clips.
+
+    Parameters
+    ----------
+    sources
+        Videos, folders of videos, or assets ("big-buck-bunny", see openltx assets list).
+    out
+        The folder: MP4 files, manifest.jsonl, world.json, sources.jsonl, rejected.jsonl.
+    size
+        WIDTHxHEIGHT of the clips, multiples of 32. Frames are scaled to cover it and cut at their centre.
+    frames
+        The most frames that a clip has.
+    min_frames
+        The least; shorter shots, and shorter rests of shots, are dropped.
+    fps
+        Leave frames out to come down to this rate (default: each video's own; slower videos keep theirs).
+    heldout
+        The share of shots that is kept from training.
+    seed
+        Chooses the shots that are held out.
+    skip_start
+        Seconds to leave out at the beginning of every video.
+    skip_end
+        Seconds to leave out at its end.
+    credit
+        Whom to name as the videos' author, in world.json (of assets it is known).
+    """
+    from openltx.data.cutting import FootageSettings
+    from openltx.data.footage import cut_footage
+    from openltx.pipelines.request import parse_size
+
+    width, height = parse_size(size)
+    settings = FootageSettings(
+        width=width,
+        height=height,
+        frames=frames,
+        min_frames=min_frames,
+        fps=fps,
+        heldout=heldout,
+        seed=seed,
+        skip_start=skip_start,
+        skip_end=skip_end,
+    )
+    places = [place for source in sources for place in _places(source)]
+    with _bar("Cutting") as progress:
+        made = cut_footage(places, out, settings, credit=credit, progress=progress)
+    short, rest = (sum(getattr(r, name) for r in made.records) for name in ("short_shots", "rest_frames"))
+    _say(f"{out}  {_summary(made.clips)}")
+    _say(
+        f"{sum(r.shots for r in made.records)} shots, {short} too short; {rest} frames left over at the ends of others"
+    )
+    for name in sorted({r.credit for r in made.records if r.credit}):
+        _say(f"credit: {name}")
+    for rejection in made.rejected:
+        _say(f"not used: {rejection.source}: {rejection.reason}")
 
 
 @data_app.command
@@ -97,10 +157,41 @@ def show(
             f"asked for {clips} clips with {columns} frames each."
         )
     chosen = [found[i] for i in evenly_spaced(len(found), clips)]
-    page = contact_sheet([(clip.caption, read_video(folder / clip.path)[0]) for clip in chosen], columns=columns)
+    page = contact_sheet(
+        [(clip.caption or clip.path, read_video(folder / clip.path)[0]) for clip in chosen], columns=columns
+    )
     target = out or folder / "contact_sheet.png"
     _save_png(page, target)
     _say(f"{target}  {len(chosen)} of {_summary(found)}")
+
+
+def _places(source: str) -> list[Path]:
+    """A path as it is, or the files of an asset."""
+    from openltx.checkpoints.assets import ASSETS
+
+    if source not in ASSETS or Path(source).exists():
+        return [Path(source)]
+    if not ASSETS[source].is_present:
+        raise AssetError(f"The asset {source} is not here yet. Run: openltx assets pull {source}")
+    return list(ASSETS[source].files.values())
+
+
+@contextmanager
+def _bar(title: str) -> Iterator[Callable[[int, int], None]]:
+    """A progress bar with the time left, as a function of (done, total)."""
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = (TextColumn(title), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task(title, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 def _save_png(page: Image, target: Path) -> None:

@@ -11,7 +11,7 @@ from openltx.pipelines.request import GenerationRequest
 from openltx.pipelines.residency import Device
 
 TEXT_PROMPT = "a red ball bounces on a checkered floor"
-IMAGE_PROMPT = "the ball rolls to the left"
+IMAGE_PROMPT = "a red ball rolls to the left on a white marble floor"
 START_IMAGE = files("openltx") / "bundled" / "playroom" / "start.png"
 
 

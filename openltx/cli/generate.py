@@ -11,7 +11,7 @@ from openltx.pipelines.residency import Device, Precision
 
 
 def generate(
-    request: Annotated[GenerationRequest, Parameter(name="*")],
+    request: Annotated[GenerationRequest, Parameter(name="*", consume_multiple=True, negative_iterable="")],
     *,
     output: Annotated[Path | None, Parameter(name=("--output", "-o"))] = None,
     contact_sheet: Path | None = None,

@@ -49,7 +49,11 @@ def append_clip(folder: Path, clip: Clip) -> None:
 
 def repair_manifest(folder: Path) -> None:
     """Cut off a last line that a crash left incomplete."""
-    path = folder / MANIFEST
+    repair_lines(folder / MANIFEST)
+
+
+def repair_lines(path: Path) -> None:
+    """Cut off the last line of a file, if there is one, that a crash left incomplete."""
     if not path.is_file():
         return
     content = path.read_bytes()

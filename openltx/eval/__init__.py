@@ -1,1 +1,1 @@
-"""Measuring: reconstruction quality of the autoencoder, and whether a generated video shows what its prompt says."""
+"""Measuring: what the autoencoder keeps and how it uses its latents; whether videos show what was asked."""

@@ -5,8 +5,6 @@ its mean squared error over all frames (not the mean of the frames' PSNRs). SSIM
 windows of sigma 1.5 over each colour channel. LPIPS is v0.1.
 """
 
-from dataclasses import dataclass
-
 import numpy as np
 import torch
 from jaxtyping import Float
@@ -15,38 +13,6 @@ from torch import Tensor
 from openltx.models.lpips import LPIPS
 
 SMALLEST_ERROR = 1e-10  # equal videos get 10 log10(4 / 1e-10) = 106 dB instead of infinity
-
-
-@dataclass(frozen=True, kw_only=True)
-class Similarity:
-    """One video against another: the whole, and the first frame by itself (what image-to-video holds on to)."""
-
-    psnr: float
-    ssim: float
-    lpips: float | None
-    first_psnr: float
-    first_ssim: float
-    first_lpips: float | None
-    frame_psnr: tuple[float, ...]
-
-
-@torch.inference_mode()
-def compare(
-    a: Float[Tensor, "3 F H W"], b: Float[Tensor, "3 F H W"], lpips: LPIPS | None = None, *, every: int = 1
-) -> Similarity:
-    """All numbers of one pair. SSIM and LPIPS, which are slow, look at every ``every``-th frame from the first on."""
-    ssim = frame_ssim(a[:, ::every], b[:, ::every])
-    distance = None if lpips is None else frame_lpips(lpips, a[:, ::every], b[:, ::every])
-    per_frame = frame_psnr(a, b)
-    return Similarity(
-        psnr=psnr(a, b),
-        ssim=ssim.mean().item(),
-        lpips=None if distance is None else distance.mean().item(),
-        first_psnr=per_frame[0].item(),
-        first_ssim=ssim[0].item(),
-        first_lpips=None if distance is None else distance[0].item(),
-        frame_psnr=tuple(per_frame.tolist()),
-    )
 
 
 def psnr(a: Float[Tensor, "*shape"], b: Float[Tensor, "*shape"]) -> float:

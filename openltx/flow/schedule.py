@@ -19,6 +19,7 @@ Anchor = tuple[int, float]
 
 LOW_ANCHOR: Anchor = (1024, 0.95)
 HIGH_ANCHOR: Anchor = (4096, 2.05)
+BASE_RESOLUTION = 32 * 32
 CLAMPED_PERCENTILES = (0.005, 0.999)
 
 
@@ -26,24 +27,51 @@ CLAMPED_PERCENTILES = (0.005, 0.999)
 class Schedule:
     """How a checkpoint wants its times chosen.
 
-    kind                   the spacing before any shift
-    shift                  "tokens": move towards noise with the token count (mu linear between the two anchors)
+    kind                   the spacing before any shift; "constant" is uniform times shifted by ``constant_mu``
+    shift                  "tokens": move towards noise with the token count (mu linear between the two anchors);
+                           "resolution": by the ratio of the token count to ``base_resolution`` (Hoogeboom et al. 2023)
     shift_low, shift_high  (tokens, mu) pairs
     terminal               stretch the times so that the last one is this (0.1 for 0.9.0 and 0.9.1); None leaves them
     """
 
-    kind: Literal["uniform", "linear_quadratic"] = "linear_quadratic"
-    shift: Literal["none", "tokens"] = "none"
+    kind: Literal["uniform", "linear_quadratic", "constant"] = "linear_quadratic"
+    shift: Literal["none", "tokens", "resolution"] = "none"
     shift_low: Anchor = LOW_ANCHOR
     shift_high: Anchor = HIGH_ANCHOR
+    constant_mu: float = 0.0
+    base_resolution: int = BASE_RESOLUTION
     terminal: float | None = None
 
     def times(self, steps: int, num_tokens: int) -> Float[Tensor, "steps"]:
         """The times of a sampling of ``steps`` model calls on ``num_tokens`` tokens, starting with 1."""
-        t = uniform(steps) if self.kind == "uniform" else linear_quadratic(steps)
-        if self.shift == "tokens":
-            t = sd3_shift(t, shift_for_tokens(num_tokens, self.shift_low, self.shift_high))
+        match self.kind:
+            case "uniform":
+                t = uniform(steps)
+            case "linear_quadratic":
+                t = linear_quadratic(steps)
+            case "constant":
+                t = sd3_shift(uniform(steps), self.constant_mu)
+        match self.shift:
+            case "tokens":
+                t = sd3_shift(t, shift_for_tokens(num_tokens, self.shift_low, self.shift_high))
+            case "resolution":
+                t = sd3_shift(t, math.log(num_tokens / self.base_resolution))
+            case "none":
+                pass
         return t if self.terminal is None else stretch_to_terminal(t, self.terminal)
+
+
+def part_of(times: Float[Tensor, "steps"], skip_initial: int = 0, skip_final: int = 0) -> Float[Tensor, "_"]:
+    """A schedule without its first and last times. From the last one that is kept a step still goes all the way to 0.
+
+    Raises RequestError if nothing is left.
+    """
+    if skip_initial + skip_final >= len(times):
+        raise RequestError(
+            f"Of {len(times)} steps, {skip_initial} at the start and {skip_final} at the end are to be skipped, which "
+            "leaves none. Skip fewer, or take more steps."
+        )
+    return times[skip_initial : len(times) - skip_final]
 
 
 def uniform(n: int) -> Float[Tensor, "n"]:

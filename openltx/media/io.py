@@ -29,7 +29,7 @@ from openltx.media.writers import (
     write_webp,
 )
 
-__all__ = ["VideoWriter", "probe", "read_image", "read_metadata", "read_video", "write_video"]
+__all__ = ["VideoWriter", "is_picture", "probe", "read_image", "read_metadata", "read_video", "write_video"]
 
 _PILLOW_SUFFIXES = (".gif", ".webp", ".png")
 _PILLOW_ERRORS = (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError)  # its answers to bad files
@@ -73,9 +73,9 @@ def probe(path: str | Path) -> VideoShape:
             return VideoShape(
                 frames=getattr(image, "n_frames", 1), height=frames[0].shape[0], width=frames[0].shape[1], fps=fps
             )
-    with _open_stream(path) as (container, stream):
+    with open_stream(path) as (container, stream):
         frames = stream.frames or sum(packet.size > 0 for packet in container.demux(stream))
-        return VideoShape(frames=frames, height=stream.height, width=stream.width, fps=_stream_fps(stream))
+        return VideoShape(frames=frames, height=stream.height, width=stream.width, fps=stream_fps(stream))
 
 
 def read_metadata(path: str | Path) -> dict[str, str]:
@@ -86,7 +86,7 @@ def read_metadata(path: str | Path) -> dict[str, str]:
     if _is_animation(path):
         with _open_picture(path) as image:
             return unpack(image.info.get(KEY), image.info.get("comment"), image.getexif().get(EXIF_DESCRIPTION))
-    with _open_stream(path) as (container, _):
+    with open_stream(path) as (container, _):
         return unpack(container.metadata.get(KEY), container.metadata.get("comment"))
 
 
@@ -116,6 +116,16 @@ def write_video(
     return [path]
 
 
+def is_picture(path: str | Path) -> bool:
+    """Whether the file holds a single picture rather than a video or an animation; ``MediaError`` if it is missing."""
+    _require_file(path)
+    try:
+        with Image.open(path) as image:
+            return getattr(image, "n_frames", 1) == 1
+    except _PILLOW_ERRORS:
+        return False
+
+
 def _is_animation(path: str | Path) -> bool:
     return Path(path).suffix.lower() in _PILLOW_SUFFIXES
 
@@ -133,8 +143,8 @@ def _open_picture(path: str | Path) -> Iterator[Image.Image]:
 
 
 @contextmanager
-def _open_stream(path: str | Path) -> Iterator[tuple[Any, Any]]:
-    """PyAV's container and its first video stream."""
+def open_stream(path: str | Path) -> Iterator[tuple[Any, Any]]:
+    """PyAV's container and its first video stream; ``MediaError`` for what is missing, damaged or no video."""
     import av
 
     _require_file(path)
@@ -142,6 +152,8 @@ def _open_stream(path: str | Path) -> Iterator[tuple[Any, Any]]:
         with av.open(str(path)) as container:
             if not container.streams.video:
                 raise MediaError(f"{path} has no video in it, or only its beginning.")
+            if container.streams.video[0].codec_context is None:
+                raise MediaError(f"{path} is coded in a way that PyAV cannot decode. Give it as H.264, for example.")
             yield container, container.streams.video[0]
     except (OSError, av.FFmpegError) as error:
         raise MediaError(
@@ -157,7 +169,7 @@ def _require_file(path: str | Path) -> None:
 def _read_stream(path: str | Path, wanted: Callable[[int], bool]) -> tuple[list[np.ndarray], float]:
     """The frames whose index is wanted (a contiguous range), and the frames per second."""
     frames, index, num_packets = [], 0, 0
-    with _open_stream(path) as (container, stream):
+    with open_stream(path) as (container, stream):
         stream.thread_type = "AUTO"
         for packet in container.demux(stream):
             num_packets += packet.size > 0
@@ -165,14 +177,15 @@ def _read_stream(path: str | Path, wanted: Callable[[int], bool]) -> tuple[list[
                 if wanted(index):
                     frames.append(frame.to_ndarray(format="rgb24"))
                 elif frames:
-                    return frames, _stream_fps(stream)
+                    return frames, stream_fps(stream)
                 index += 1
         if num_packets < stream.frames:
             raise MediaError(f"{path} is cut short: it has {num_packets} of the {stream.frames} frames it announces.")
-        return frames, _stream_fps(stream)
+        return frames, stream_fps(stream)
 
 
-def _stream_fps(stream: Any) -> float:
+def stream_fps(stream: Any) -> float:
+    """The mean frames per second of PyAV's video stream."""
     return float(stream.average_rate or stream.guessed_rate or 25)
 
 

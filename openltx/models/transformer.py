@@ -31,6 +31,7 @@ from openltx.models.timestep import TimestepEmbedder
 
 RopeSpacing = Literal["exponential", "inverse"]
 RopePositions = Literal["max_normalised", "fractional", "absolute"]
+SkipMode = Literal["attention_values", "attention_skip", "transformer_block", "residual"]
 
 MASKED_LOGIT = -10000.0  # the releases' bias: a caption that is masked out entirely still averages its tokens
 
@@ -66,6 +67,24 @@ class TransformerConfig:
     def width(self) -> int:
         """d, the size of the residual stream."""
         return self.num_heads * self.head_dim
+
+
+@dataclass(frozen=True)
+class Skip:
+    """How the network is weakened for spatio-temporal guidance: what is left out in which blocks.
+
+    attention_values    self-attention gives back its values: every token only sees itself
+    attention_skip      self-attention gives back its (normed and modulated) input
+    transformer_block   the whole block is left out
+    residual            nothing is: what the releases' code does under this name, where it guides nowhere
+    """
+
+    blocks: tuple[int, ...]
+    mode: SkipMode = "attention_values"
+
+    def mode_of(self, block: int) -> SkipMode | None:
+        """What is left out in a block; None leaves it whole."""
+        return self.mode if block in self.blocks and self.mode != "residual" else None
 
 
 @dataclass(frozen=True)
@@ -109,10 +128,12 @@ class VideoTransformer(nn.Module):
         positions: Float[Tensor, "b 3 n"],
         text: Float[Tensor, "b l e"],
         text_mask: Bool[Tensor, "b l"],
+        *,
+        skip: Skip | None = None,
     ) -> Float[Tensor, "b n out"]:
         """The velocity of ``tokens`` at time ``t`` (one per sample or one per token, in [0, 1])."""
         times, index = (t[:, None], None) if t.ndim == 1 else distinct_times(t)
-        return self.step(tokens, times, index, self.prepare(positions, text, text_mask))
+        return self.step(tokens, times, index, self.prepare(positions, text, text_mask), skip)
 
     def prepare(
         self,
@@ -141,17 +162,23 @@ class VideoTransformer(nn.Module):
         t: Float[Tensor, "b k"],
         t_index: Int[Tensor, "b n"] | None,
         context: Context,
+        skip: Skip | None = None,
     ) -> Float[Tensor, "b n out"]:
         """The velocity of ``tokens``, given the k times that occur in each sample and which of them each token has.
 
-        Without ``t_index``, k is 1 (a time per sample) or n (a time per token). See ``distinct_times``.
+        Without ``t_index``, k is 1 (a time per sample) or n (a time per token). See ``distinct_times``. ``skip``
+        weakens the network for guidance.
         """
         modulation, embedded = self.adaln_single(t.float() * self.config.timestep_scale)  # b k 6 d, b k d
         modulation = modulation.float()
         rows = None if t_index is None else t_index + t.shape[1] * torch.arange(t.shape[0], device=t.device)[:, None]
         h = self.patchify_proj(tokens.to(self.dtype))  # b n d
-        for block, key, value in zip(self._blocks, context.keys, context.values, strict=True):
-            arguments = (h, modulation, rows, context.rotation, key, value, context.text_bias)
+        for number, block in enumerate(self._blocks):
+            left_out = None if skip is None else skip.mode_of(number)
+            if left_out == "transformer_block":
+                continue
+            key, value = context.keys[number], context.values[number]
+            arguments = (h, modulation, rows, context.rotation, key, value, context.text_bias, left_out)
             if self.checkpoint_blocks and torch.is_grad_enabled():
                 h = checkpoint(block, *arguments, use_reentrant=False, preserve_rng_state=False)
             else:
@@ -190,9 +217,10 @@ class Block(nn.Module):
         text_key: Float[Tensor, "b l d"],
         text_value: Float[Tensor, "b l d"],
         text_bias: Float[Tensor, "b l"] | None,
+        left_out: SkipMode | None = None,
     ) -> Float[Tensor, "b n d"]:
         shift1, scale1, gate1, shift2, scale2, gate2 = (self.scale_shift_table + modulation).unbind(2)
-        y = self.attn1.among(norm_modulate(h, scale1, shift1, rows, self.eps), rotation)
+        y = self.attn1.among(norm_modulate(h, scale1, shift1, rows, self.eps), rotation, left_out)
         h = gated_add(h, y, gate1, rows)
         h = h + self.attn2.across(h, text_key, text_value, text_bias)
         y = self.ff(norm_modulate(h, scale2, shift2, rows, self.eps))
@@ -214,8 +242,12 @@ class Attention(nn.Module):
         self.to_v = Linear(d, d)
         self.to_out = nn.Sequential(Linear(d, d))
 
-    def among(self, h: Float[Tensor, "b n d"], rotation: Complex[Tensor, "#b n half"]) -> Float[Tensor, "b n d"]:
-        """Self-attention with the rotary embedding."""
+    def among(
+        self, h: Float[Tensor, "b n d"], rotation: Complex[Tensor, "#b n half"], left_out: SkipMode | None = None
+    ) -> Float[Tensor, "b n d"]:
+        """Self-attention with the rotary embedding, or what is left of it (see ``Skip``)."""
+        if left_out is not None:
+            return self.to_out(self.to_v(h) if left_out == "attention_values" else h)
         query = norm_rotate(self.to_q(h), self.q_norm.weight, rotation, self.eps)
         key = norm_rotate(self.to_k(h), self.k_norm.weight, rotation, self.eps)
         return self.to_out(attention(query, key, self.to_v(h), self.heads))

@@ -23,20 +23,23 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 import openltx
-from openltx.conditioning import FirstImage, initial_state
+from openltx.conditioning import initial_state
 from openltx.errors import CheckpointError, RequestError
-from openltx.flow.guidance import Guidance, guide
+from openltx.flow.guidance import GuidanceCurve, guidance_curve
 from openltx.flow.path import TokenState, interpolate
+from openltx.flow.schedule import part_of
 from openltx.flow.solvers import Step, euler
-from openltx.geometry import LatentShape, VideoShape, unpatchify
+from openltx.geometry import LatentShape, patchify, unpatchify
 from openltx.media.contact_sheet import contact_sheet
-from openltx.media.io import read_image, write_video
-from openltx.media.transforms import crop_to, pad_to, resize_cover, to_frames, to_tensor
+from openltx.media.io import write_video
+from openltx.media.transforms import crop_to, to_frames
 from openltx.models.bundle import LTXModel
-from openltx.models.transformer import Context, distinct_times
+from openltx.models.transformer import Context
 from openltx.models.vae.streaming import decode_stream
-from openltx.noise import randn
-from openltx.pipelines.request import GenerationRequest, Sampling
+from openltx.noise import derived_generator, randn
+from openltx.pipelines.given import given_items, start_latents
+from openltx.pipelines.request import GenerationRequest, Sampling, as_tuples
+from openltx.pipelines.velocity import Prompts, guided_velocity, in_one_batch
 
 P = ParamSpec("P")
 
@@ -84,7 +87,8 @@ class Prepared:
     grid: LatentShape
     state: TokenState
     times: Float[Tensor, "steps"]
-    contexts: tuple[Context, ...]  # of the prompt and, with guidance, of the negative prompt: one each, or one batch
+    curve: GuidanceCurve
+    prompts: Prompts
     noise: torch.Generator
 
 
@@ -122,7 +126,8 @@ class Generator:
 
     def resolve(self, request: GenerationRequest) -> GenerationRequest:
         """The request with this model's own settings filled in; raises ``RequestError`` if it cannot be served."""
-        defaults = Sampling(**self.model.sampling)
+        defaults = Sampling(**as_tuples(self.model.sampling))
+        self._require_blocks(request.settings(defaults))
         if self.model.vae.config.timestep_conditioning:
             return request.resolve(defaults)
         if request.last_step == "decoder" or request.decode_timestep:
@@ -139,39 +144,47 @@ class Generator:
         settings = request.settings(Sampling())
         noise = torch.Generator().manual_seed(request.seed or 0)
         grid = settings.shape.padded().latent()
+        curve = curve_of(settings)
 
-        items = [] if request.image is None else [self._first_image(request, settings.shape)]
-        channels = self.model.transformer.config.in_channels
-        start = randn((1, grid.num_tokens, channels), noise, device=self.device, dtype=torch.float32)
-        causal = self.model.transformer.config.causal_positions
-        state = initial_state(start, grid, settings.fps, items, causal=causal)
+        video = None if request.video is None else start_latents(request, settings, self._encode)
+        items, times = given_items(request, settings, video, self._encode), self._times(settings, grid)
+        channels, causal = self.model.transformer.config.in_channels, self.model.transformer.config.causal_positions
+
+        def draw(shape: Sequence[int]) -> Tensor:
+            return randn(shape, noise, device=self.device, dtype=torch.float32)
+
+        start = draw((1, grid.num_tokens, channels))
+        if video is not None and times[0] < 1:
+            start = interpolate(patchify(video), start, times[:1])
+        state = initial_state(start, grid, settings.fps, items, causal=causal, draw=draw)
         return Prepared(
             request=request,
             settings=settings,
             grid=grid,
             state=state,
-            times=self.model.schedule.times(settings.steps, grid.num_tokens),
-            contexts=self._contexts([request.prompt, request.negative][: 1 + (settings.cfg > 1)], state),
+            times=times,
+            curve=curve,
+            prompts=self._prompts(request, state, curve),
             noise=noise,
         )
 
     def sample(self, prepared: Prepared) -> Iterator[Step]:
         """The solver's steps; the last one's state is z_0, or z_t1 for ``last_step="decoder"``."""
-        settings = prepared.settings
-        guidance = Guidance(cfg=settings.cfg, rescale=settings.rescale)
-        transformer = self.model.transformer
-        levels, index = distinct_times(1 - prepared.state.strength)
+        settings, state = prepared.settings, prepared.state
+        velocity = guided_velocity(self.model.transformer, prepared.prompts, state, prepared.curve, settings.stg_mode)
+        fresh = derived_generator(prepared.request.seed or 0, "steps")
 
-        @torch.inference_mode()
-        def velocity(state: TokenState, t: float) -> Tensor:
-            times = levels.clamp(max=t)  # every token's own time, min(t, 1 - strength)
-            given = state.tokens, times, index
-            found = [transformer.step(*_repeated(context.batch, given), context) for context in prepared.contexts]
-            positive, *negative = torch.cat(found).split(1)
-            return guide(positive, negative[0], guidance) if negative else positive
+        def noise(like: Tensor) -> Tensor:
+            return randn(like.shape, fresh, device=like.device, dtype=like.dtype)
 
-        stop_at = settings.decode_timestep if settings.last_step == "decoder" else None
-        return euler(velocity, prepared.state, prepared.times, stop_at=stop_at)
+        return euler(
+            velocity,
+            state,
+            prepared.times,
+            stop_at=settings.decode_timestep if settings.last_step == "decoder" else None,
+            renew=noise if settings.stochastic else None,
+            jitter=(settings.image_noise, noise) if settings.image_noise else None,
+        )
 
     def decode(self, prepared: Prepared, state: TokenState) -> UInt8[np.ndarray, "F H W 3"]:
         """Tokens to frames of the requested size; any step's state will do (a preview of the video so far)."""
@@ -189,9 +202,9 @@ class Generator:
             tokens, noise_scale = state.targets, settings.decode_noise_scale
         latents = unpatchify(tokens, prepared.grid).to(next(vae.parameters()).dtype)
         if prepared.grid.num_tokens <= WHOLE_DECODE_TOKENS:
-            pieces = iter([vae.decode(latents, t=t, noise_scale=noise_scale, generator=noise)])
+            pieces = iter([vae.decode(latents, t, noise_scale, settings.tone_map, noise)])
         else:
-            pieces = decode_stream(vae, latents, t, noise_scale, generator=noise)
+            pieces = decode_stream(vae, latents, t, noise_scale, settings.tone_map, noise)
         left = settings.frames
         for piece in pieces:
             frames = to_frames(piece[0, :, :left].float())
@@ -199,30 +212,47 @@ class Generator:
             if len(frames):
                 yield crop_to(frames, settings.height, settings.width)
 
-    def _contexts(self, prompts: Sequence[str], state: TokenState) -> tuple[Context, ...]:
+    def _require_blocks(self, settings: Sampling) -> None:
+        """Raise ``RequestError`` if a step weakens blocks that the transformer does not have, or none at all."""
+        count = self.model.transformer.config.num_layers
+        for guidance in curve_of(settings).values:
+            outside = [block for block in guidance.skip_blocks if not 0 <= block < count]
+            if guidance.needs_weak and (outside or not guidance.skip_blocks):
+                asked = f"skip_blocks={outside}" if outside else "stg without skip_blocks"
+                raise RequestError(
+                    f'{asked} is not possible: the transformer of "{self.model.name}" has the blocks 0 to {count - 1}.'
+                )
+
+    def _times(self, settings: Sampling, grid: LatentShape) -> Float[Tensor, "steps"]:
+        """The times at which the transformer is called: the request's own, or a part of the model's schedule."""
+        if settings.times is not None:
+            return torch.tensor(settings.times)
+        times = self.model.schedule.times(settings.steps, grid.num_tokens)
+        return part_of(times, settings.skip_initial, settings.skip_final)
+
+    def _prompts(self, request: GenerationRequest, state: TokenState, curve: GuidanceCurve) -> Prompts:
+        """The prompt and, if any step needs it, the negative prompt, ready for the transformer."""
         if self.model.text is None:
             raise CheckpointError(
                 f'The model "{self.model.name}" names no text encoder that openltx has, so it cannot read a prompt.'
             )
-        together = state.tokens.shape[1] <= ONE_BATCH_TOKENS
-        stripped = [prompt.strip() for prompt in prompts]
-        contexts = []
-        for batch in [stripped] if together else [[prompt] for prompt in stripped]:
-            text = self.model.text.encode(batch)
-            embeddings, mask = text.embeddings.to(self.device, self.dtype), text.mask.to(self.device)
-            contexts.append(
-                self.model.transformer.prepare(state.positions.expand(len(batch), -1, -1), embeddings, mask)
-            )
-        return tuple(contexts)
+        texts = [request.prompt.strip(), request.negative.strip()]
+        if not curve.needs_negative:
+            return Prompts(self._context(texts[:1], state))
+        if state.tokens.shape[1] <= ONE_BATCH_TOKENS:
+            return in_one_batch(self._context(texts, state))
+        return Prompts(*(self._context([text], state) for text in texts))
 
-    def _first_image(self, request: GenerationRequest, shape: VideoShape) -> FirstImage:
-        """The request's picture as latents: scaled and cropped to the size, then padded to the grid with mid-grey."""
-        image = resize_cover(read_image(request.image or ""), shape.height, shape.width)
-        padded = shape.padded()
-        pixels = to_tensor(pad_to(image, padded.height, padded.width)[None])[None]
+    def _context(self, texts: Sequence[str], state: TokenState) -> Context:
+        assert self.model.text is not None
+        text = self.model.text.encode(texts)
+        embeddings, mask = text.embeddings.to(self.device, self.dtype), text.mask.to(self.device)
+        return self.model.transformer.prepare(state.positions.expand(len(texts), -1, -1), embeddings, mask)
+
+    def _encode(self, pixels: Float[Tensor, "1 3 F H W"]) -> Float[Tensor, "1 c f h w"]:
+        """Normalised latents (the posterior's mean), in float32."""
         weight = next(self.model.vae.parameters())
-        latents = self.model.vae.encode(pixels.to(weight.device, weight.dtype))
-        return FirstImage(latents=latents.float(), strength=request.image_strength)
+        return self.model.vae.encode(pixels.to(weight.device, weight.dtype)).float()
 
 
 def _takes_fields_of(
@@ -252,10 +282,16 @@ def generate(model: LTXModel, request: GenerationRequest) -> Video:
     return Generator(model)(request)
 
 
-def _repeated(batch: int, given: tuple[Tensor, Tensor, Tensor | None]) -> tuple[Tensor, Tensor, Tensor | None]:
-    """One sample's tokens, times and index as ``batch`` samples, without copies."""
-    tokens, times, index = given
-    return tokens.expand(batch, -1, -1), times.expand(batch, -1), index if index is None else index.expand(batch, -1)
+def curve_of(settings: Sampling) -> GuidanceCurve:
+    """The guidance of each step; ``RequestError`` if lists of values do not match the guidance times."""
+    return guidance_curve(
+        cfg=settings.cfg,
+        cfg_star=settings.cfg_star,
+        stg=settings.stg,
+        rescale=settings.rescale,
+        skip_blocks=settings.skip_blocks,
+        times=settings.guidance_times,
+    )
 
 
 def _raise_to_level(state: TokenState, t: float, noise: torch.Generator) -> Float[Tensor, "b n c"]:

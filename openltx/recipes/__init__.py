@@ -1,0 +1,1 @@
+"""Named runs and their settings, in Python: ``openltx train vae NAME``."""

@@ -6,21 +6,39 @@ from pathlib import Path
 
 from openltx.checkpoints.config import official_schedule
 from openltx.checkpoints.single_file import save_single_file
+from openltx.errors import RunError
 from openltx.flow.schedule import Schedule
 from openltx.models.transformer import TransformerConfig, VideoTransformer
-from openltx.models.vae.autoencoder import VAEConfig, VideoAutoencoder
-from openltx.training.state import load_weights
+from openltx.models.vae.autoencoder import Block, VAEConfig, VideoAutoencoder
+from openltx.training.state import load_settings, load_weights
 
 
-def trained_vae(run: Path, config: VAEConfig) -> VideoAutoencoder:
-    """The averaged VAE of a run's newest checkpoint."""
-    model = VideoAutoencoder(config)
-    model.load_state_dict(load_weights(run))
+def trained_vae(run: Path) -> VideoAutoencoder:
+    """The averaged VAE of a run's newest checkpoint, or of a checkpoint; an adversarial run's critic stays behind.
+
+    Raises RunError if the run trained something else.
+    """
+    settings = load_settings(run)
+    try:
+        sides = ("encoder_blocks", "decoder_blocks")
+        blocks = {side: tuple(Block(**block) for block in settings[side]) for side in sides}
+        model = VideoAutoencoder(VAEConfig(**{**settings, **blocks}))
+    except (KeyError, TypeError) as error:
+        raise RunError(
+            f"{run} does not say which VAE it holds ({error!r}). Give a run or checkpoint of `openltx train vae`, or a "
+            "file that `openltx train export` wrote."
+        ) from error
+    weights = load_weights(run)
+    if any(name.startswith("critic.") for name in weights):
+        weights = {name.removeprefix("vae."): tensor for name, tensor in weights.items() if name.startswith("vae.")}
+    model.load_state_dict(weights)
     return model.eval()
 
 
-def trained_transformer(run: Path, config: TransformerConfig) -> VideoTransformer:
+def trained_transformer(run: Path) -> VideoTransformer:
     """The averaged transformer of a run's newest checkpoint."""
+    settings = load_settings(run)
+    config = TransformerConfig(**{**settings, "max_positions": tuple(settings["max_positions"])})
     model = VideoTransformer(config)
     model.load_state_dict(load_weights(run))
     return model.eval()

@@ -106,6 +106,9 @@ class FlowTask:
     def on_step(self, step: int, average: ExponentialAverage) -> None:
         """Nothing changes between steps."""
 
+    def after_step(self, step: int) -> None:
+        """Nothing to keep."""
+
     def batch(self, step: int, micro: int) -> FlowBatch:
         """Clips of one random size, each with one of its captions or none."""
         rng = np.random.default_rng([self.config.seed, step, micro])

@@ -7,6 +7,7 @@
         optim: OptimConfig
         loss: Callable[[batch, step: int, torch.Generator], tuple[Tensor, Mapping[str, float | Tensor]]]
         muon_parameters: Sequence[nn.Parameter] = ()  # those of them for Muon when optim.kind == "muon"
+        start: int = 0                                # the first step in which this phase runs
 
     class Task(Protocol):
         name: str
@@ -15,14 +16,18 @@
         settings: Mapping[str, object]     # what the task was built from; compared on resume
         def batch(self, step: int, micro: int) -> object                 # pure; runs in a background thread
         def on_step(self, step: int, average: ExponentialAverage) -> None   # before each step: schedules, surgery
+        def after_step(self, step: int) -> None   # running statistics
         def write_samples(self, folder: Path, step: int, ema: bool) -> Mapping[str, float] | None
 
     run(task, RunConfig(steps=1000, out=Path("runs/x")), resume="auto", allow_changes=False) -> Outcome
 
 What a step sees is a function of the saved state and of (seed, step) only: `batch` and the generators are pure in them
-(`randomness.derived_generator(seed, "batch", step, micro)`), and torch's, numpy's and Python's global generators are
+(`noise.derived_generator(seed, "batch", step, micro)`), and torch's, numpy's and Python's global generators are
 seeded anew at each step. So a run that is killed and started again repeats the uninterrupted one bit for bit at the
 same thread count. Steps count from 0 in calls; logs and checkpoints name the number of completed steps.
+
+Under torchrun the `accumulate` batches of a step are shared out among the ranks, so that the loss curve is the one of a
+single process that takes them one after the other; rank 0 alone writes.
 
 The loss runs under bf16 autocast (if set) on float32 weights; compute losses in float32 (`x.float()`). While a phase
 runs, parameters of other phases do not require gradients. `write_samples` runs in eval mode without gradients,
@@ -32,21 +37,24 @@ with averaged (`ema`) or raw weights; the numbers that it returns go to evaluati
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
+from openltx.distributed import ranks
 from openltx.errors import RunError
-from openltx.training.batches import Batches
+from openltx.noise import derived_generator
+from openltx.training.batches import Batches, my_micros
 from openltx.training.config import FREE_FIELDS, OptimConfig, RunConfig, as_json, changed_fields, optim_config_from_json
 from openltx.training.interruption import StopReason, StopRequest
 from openltx.training.metrics import Recorder
 from openltx.training.optim import ExponentialAverage, PhaseOptimizer
-from openltx.training.randomness import derived_generator, seed_global_generators
+from openltx.training.randomness import seed_global_generators
 from openltx.training.state import (
     Checkpoint,
     discard_partial_checkpoints,
@@ -69,6 +77,7 @@ class Phase:
     optim: OptimConfig
     loss: PhaseLoss
     muon_parameters: Sequence[nn.Parameter] = ()
+    start: int = 0
 
 
 @runtime_checkable
@@ -85,6 +94,7 @@ class Task(Protocol):
     def settings(self) -> Mapping[str, object]: ...
     def batch(self, step: int, micro: int) -> object: ...
     def on_step(self, step: int, average: ExponentialAverage) -> None: ...
+    def after_step(self, step: int) -> None: ...
     def write_samples(self, folder: Path, step: int, ema: bool) -> Mapping[str, float] | None: ...
 
 
@@ -103,6 +113,7 @@ class Learner:
     task: Task
     config: RunConfig
     phases: Sequence[Phase]  # of the task, asked for once
+    objectives: Mapping[str, nn.Module]  # of the phases, with gradients averaged over ranks
     optimizers: Mapping[str, PhaseOptimizer]
     ema: ExponentialAverage
     step: int = 0
@@ -117,13 +128,13 @@ def run(
     resume "auto" goes on from the newest checkpoint in `config.out` if there is one; "new" refuses to. Settings that
     differ from the checkpoint's raise RunError unless `allow_changes`; so do a loss or gradient that is not finite.
     """
-    with exclusive_run(config.out), _thread_count(config.threads):
+    with ranks.process_group(), _held(config.out), _thread_count(config.threads):
+        _demand_equal_shares(config)
         learner = _new_learner(task, config)
         _restore(learner, resume, allow_changes)
-        write_json(config.out / "run.json", _settings(task, config))
-        with Recorder(config, learner.step, learner.seconds) as recorder, StopRequest(config) as stop:
+        with _recorder(learner) as recorder, StopRequest(config) as stop:
             reason = _train(learner, recorder, stop)
-            if reason != "finished":
+            if reason != "finished" and recorder is not None:
                 recorder.say(
                     f"stopped ({reason}) after {learner.step} of {config.steps} steps; "
                     f"the same command goes on from {config.out}"
@@ -137,11 +148,13 @@ def step(learner: Learner, batches: Iterable[object]) -> dict[str, float]:
     seed_global_generators(config.seed, index)
     task.on_step(index, learner.ema)
     logs: dict[str, float] = {}
-    if len(learner.phases) > 1:
+    phases = [phase for phase in learner.phases if phase.start <= index]
+    if len(phases) > 1:
         batches = list(batches)
-    for phase in learner.phases:
+    for phase in phases:
         values = _phase_step(learner, phase, batches)
         logs |= {f"{phase.name}/{key}": value for key, value in values.items()}
+    task.after_step(index)
     learner.ema.update(index)
     learner.step += 1
     return logs
@@ -152,28 +165,55 @@ def _phase_step(learner: Learner, phase: Phase, batches: Iterable[object]) -> di
     device = phase.parameters[0].device
     _require_gradients(learner.optimizers, phase.name)
     optimizer.zero_grad()
-    totals: dict[str, float] = {}
-    for micro, batch in enumerate(batches):
+    objective, logged = learner.objectives[phase.name], []
+    micros = my_micros(config)
+    for micro, batch in zip(micros, batches, strict=True):
         generator = derived_generator(config.seed, "loss", phase.name, index, micro, device=device)
-        with torch.autocast(device.type, torch.bfloat16, enabled=config.autocast == "bf16"):
-            loss, values = phase.loss(batch, index, generator)
-        _demand_finite("loss", phase, index, float(loss.detach()))
-        (loss / config.accumulate).backward()
-        for key, value in {"loss": loss, **values}.items():
-            number = float(value.detach() if isinstance(value, Tensor) else value)
-            totals[key] = totals.get(key, 0.0) + number / config.accumulate
+        with _without_averaging(objective, unless=micro == micros[-1]):
+            with torch.autocast(device.type, torch.bfloat16, enabled=config.autocast == "bf16"):
+                loss, values = objective(batch, index, generator)
+            (loss / len(micros)).backward()
+        logged.append({name: float(torch.as_tensor(x).detach()) for name, x in {"loss": loss, **values}.items()})
+    totals = _means([entry for entries in ranks.from_all_ranks(logged) for entry in entries])
+    _demand_finite("loss", phase, index, totals["loss"])
     norm = float(nn.utils.clip_grad_norm_(phase.parameters, config.clip_norm))
     _demand_finite("gradient norm", phase, index, norm)
-    return totals | {"grad_norm": norm} | optimizer.step(index, config.steps)
+    return totals | {"grad_norm": norm} | optimizer.step(index - phase.start, config.steps - phase.start)
 
 
-def _train(learner: Learner, recorder: Recorder, stop: StopRequest) -> StopReason | Literal["finished"]:
+class Objective(nn.Module):
+    """A phase's loss as the forward pass of a module that has the phase's parameters, as DDP wants it."""
+
+    def __init__(self, phase: Phase) -> None:
+        super().__init__()
+        self.parameters_of_phase = nn.ParameterList(phase.parameters)
+        self.loss = phase.loss
+
+    def forward(self, batch: Any, step: int, generator: torch.Generator) -> tuple[Tensor, Mapping[str, float | Tensor]]:
+        return self.loss(batch, step, generator)
+
+
+def _means(entries: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """The mean of each value over the entries that have it."""
+    names = dict.fromkeys(name for entry in entries for name in entry)
+    found = {name: [entry[name] for entry in entries if name in entry] for name in names}
+    return {name: sum(values) / len(values) for name, values in found.items()}
+
+
+def _without_averaging(objective: nn.Module, *, unless: bool) -> AbstractContextManager[object]:
+    """Gradients stay on their rank, unless this is the step's last batch."""
+    return objective.no_sync() if isinstance(objective, DistributedDataParallel) and not unless else nullcontext()
+
+
+def _train(learner: Learner, recorder: Recorder | None, stop: StopRequest) -> StopReason | Literal["finished"]:
     config = learner.config
     learner.task.module.train()
     reason, saved_at, saved_step = None, time.monotonic(), learner.step
     with Batches(learner.task.batch, config, learner.step) as batches:
-        while learner.step < config.steps and (reason := stop.reason()) is None:
+        while learner.step < config.steps and (reason := _agreed(stop.reason())) is None:
             logs = step(learner, batches.of_step(learner.step))
+            if recorder is None:
+                continue
             learner.seconds = recorder.seconds()
             recorder.record(learner.step, logs)
             if learner.step == config.steps or _due(learner.step, config.sample_every):
@@ -182,11 +222,43 @@ def _train(learner: Learner, recorder: Recorder, stop: StopRequest) -> StopReaso
             if overdue or _due(learner.step, config.checkpoint_every):
                 _save(learner, recorder)
                 saved_at, saved_step = time.monotonic(), learner.step
-    if saved_step != learner.step:
+    if recorder is not None and saved_step != learner.step:
         _save(learner, recorder)
+    ranks.wait_for_all()
     if reason == "stop file":
-        stop.file.unlink()  # so that the next start goes on
+        stop.file.unlink(missing_ok=True)  # so that the next start goes on
     return reason or "finished"
+
+
+def _agreed(reason: StopReason | None) -> StopReason | None:
+    """The first rank's reason to stop, where any has one: all ranks stop at the same step."""
+    reasons: list[StopReason | None] = ranks.from_all_ranks(reason)
+    return next((found for found in reasons if found is not None), None)
+
+
+def _recorder(learner: Learner) -> AbstractContextManager[Recorder | None]:
+    if not ranks.is_main():
+        return nullcontext()
+    write_json(learner.config.out / "run.json", _settings(learner.task, learner.config))
+    return Recorder(learner.config, learner.step, learner.seconds)
+
+
+@contextmanager
+def _held(out: Path) -> Iterator[None]:
+    """Rank 0 holds the run's folder; the others wait until it does, and go on to read checkpoints in it."""
+    with exclusive_run(out) if ranks.is_main() else nullcontext():
+        if ranks.is_main():
+            discard_partial_checkpoints(out)
+        ranks.wait_for_all()
+        yield
+
+
+def _demand_equal_shares(config: RunConfig) -> None:
+    if config.accumulate % ranks.world_size():
+        raise RunError(
+            f"{ranks.world_size()} processes cannot share the {config.accumulate} batches of a step; set accumulate to "
+            "a multiple of the number of processes"
+        )
 
 
 def _save(learner: Learner, recorder: Recorder) -> None:
@@ -210,7 +282,6 @@ def _save(learner: Learner, recorder: Recorder) -> None:
 
 def _restore(learner: Learner, resume: Literal["auto", "new"], allow_changes: bool) -> None:
     config = learner.config
-    discard_partial_checkpoints(config.out)
     found = list_checkpoints(config.out)
     if not found:
         return
@@ -272,9 +343,15 @@ def _new_learner(task: Task, config: RunConfig) -> Learner:
         task=task,
         config=config,
         phases=phases,
+        objectives={phase.name: _objective(phase) for phase in phases},
         optimizers=optimizers,
         ema=ExponentialAverage(task.module, config.ema_decay),
     )
+
+
+def _objective(phase: Phase) -> nn.Module:
+    objective = Objective(phase)
+    return DistributedDataParallel(objective) if ranks.world_size() > 1 else objective
 
 
 @torch.no_grad()

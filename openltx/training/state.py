@@ -19,7 +19,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -89,16 +89,29 @@ def list_checkpoints(out: Path) -> list[Path]:
 
 def load_weights(source: Path, weights: Literal["ema", "raw"] = "ema") -> dict[str, Tensor]:
     """The weights in a checkpoint folder, or in the newest one of a run's folder."""
-    folder = source
-    if not (source / "state.json").exists():
-        found = list_checkpoints(source)
-        if not found:
-            raise RunError(f"{source} holds no checkpoint; give the folder of a run or one of its checkpoints")
-        folder = found[-1]
+    folder = _checkpoint_of(source)
     try:
         return load_file(folder / ("ema.safetensors" if weights == "ema" else "module.safetensors"))
     except (OSError, SafetensorError) as error:
         raise RunError(f"cannot read the weights in {folder}: {error}") from error
+
+
+def load_settings(source: Path) -> dict[str, Any]:
+    """The architecture, as JSON values, of the model in a checkpoint folder, or in the newest one of a run's folder."""
+    folder = _checkpoint_of(source)
+    try:
+        return json.loads((folder / "run.json").read_text())["settings"]["model"]
+    except (OSError, ValueError, KeyError) as error:
+        raise RunError(f"cannot read what was trained from {folder / 'run.json'}: {error}") from error
+
+
+def _checkpoint_of(source: Path) -> Path:
+    if (source / "state.json").exists():
+        return source
+    found = list_checkpoints(source)
+    if not found:
+        raise RunError(f"{source} holds no checkpoint; give the folder of a run or one of its checkpoints")
+    return found[-1]
 
 
 def discard_partial_checkpoints(out: Path) -> None:

@@ -3,28 +3,35 @@
     z0 = encoder(x)                  one log-variance for all channels (2.1.4), sampled
     z_t = (1 - t) z0 + t eps         t ~ U(0, max_t), mixed in normalised latents (2.1.1)
     x' = D(z_t, t)
-    loss = pixels(x', x) + DWT(x', x) + LPIPS(x', x) + KL
+    loss = pixels(x', x) + DWT(x', x) + LPIPS(x', x) + KL (+ w adversarial(x', x))
 
 What the paper leaves open and we chose: every weight below, the distribution of t (uniform), the wavelet (Haar). The
 per-channel statistics that normalise latents run along with training, so that a noise level t means the same
 signal-to-noise ratio in training and in use, and are frozen for the last part of it.
+
+With a critic (``training.adversarial``, 2.1.2) a step has two phases: the autoencoder's, then the critic's on the same
+videos and reconstructions.
 """
 
+from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from openltx.data.datasets import ClipBatches
+from openltx.distributed.ranks import mean_over_ranks
 from openltx.flow.path import interpolate
 from openltx.media.contact_sheet import contact_sheet
 from openltx.media.transforms import to_frames
 from openltx.models.lpips import LPIPS
 from openltx.models.vae.autoencoder import Encoder, VAEConfig, VideoAutoencoder
 from openltx.models.vae.layers import CausalConv3d
+from openltx.training.adversarial import Critic, combined_at_pixels, with_gradient
 from openltx.training.config import OptimConfig
 from openltx.training.inflate import inflate
 from openltx.training.loop import Phase
@@ -54,7 +61,11 @@ class VAELossConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class VAETask:
-    """The reconstruction task for ``training.loop``."""
+    """The reconstruction task for ``training.loop``.
+
+    ``trained``: "decoder" leaves encoder and latent statistics as they are, so that latents keep their meaning: a
+    better or a smaller decoder for a VAE that transformers were trained with.
+    """
 
     model: VideoAutoencoder
     data: ClipBatches
@@ -62,61 +73,120 @@ class VAETask:
     losses: VAELossConfig
     optim: OptimConfig
     perceptual: LPIPS | None = None  # needed if its weight is not 0
+    critic: Critic | None = None
+    critic_optim: OptimConfig | None = None  # needed with a critic
+    trained: Literal["all", "decoder"] = "all"
     name: str = "vae"
+    seen: deque[tuple[Tensor, Tensor]] = field(default_factory=deque)  # videos and reconstructions, for the critic
+    moments: list[tuple[Tensor, Tensor]] = field(default_factory=list)  # of this step's latents
 
     @property
     def module(self) -> nn.Module:
-        return self.model
+        """The VAE; with a critic, both under the names "vae" and "critic"."""
+        if self.critic is None:
+            return self.model
+        return nn.ModuleDict({"vae": self.model, "critic": self.critic})
 
     @property
     def settings(self) -> Mapping[str, object]:
-        return {"model": asdict(self.model.config), "losses": asdict(self.losses), "data": self.data.settings}
+        settings: dict[str, object] = {
+            "model": asdict(self.model.config),
+            "losses": asdict(self.losses),
+            "data": self.data.settings,
+            "trained": self.trained,
+        }
+        return settings if self.critic is None else settings | {"critic": asdict(self.critic.config)}
 
     @property
     def phases(self) -> list[Phase]:
-        return [
+        learner = self.model.decoder if self.trained == "decoder" else self.model
+        phases = [
             Phase(
                 name="reconstruction",
-                parameters=list(self.model.parameters()),
-                muon_parameters=inner_kernels(self.model),
+                parameters=list(learner.parameters()),
+                muon_parameters=inner_kernels(learner),
                 optim=self.optim,
                 loss=self.loss,
             )
         ]
+        if self.critic is not None:
+            assert self.critic_optim is not None
+            critic = Phase(
+                name="critic",
+                parameters=list(self.critic.parameters()),
+                optim=self.critic_optim,
+                loss=self.critic_loss,
+                start=self.critic.config.critic_from,
+            )
+            phases.append(critic)
+        return phases
 
     def batch(self, step: int, micro: int) -> Float[Tensor, "b 3 F H W"]:
         return self.data.batch(step, micro)
 
     def on_step(self, step: int, average: ExponentialAverage) -> None:
         """Where images give way to clips, go on from the averaged weights, inflated (``training.inflate``)."""
-        if step > 0 and self.data.stage(step - 1).frames == 1 < self.data.stage(step).frames:
+        self.seen.clear()
+        self.moments.clear()
+        if step > 0 and self.data.stage(step - 1).is_of_images and not self.data.stage(step).is_of_images:
             average.overwrite_weights()
             inflate(self.model)
             average.copy_weights()
 
+    def after_step(self, step: int) -> None:
+        """Move the latent statistics, unless they are frozen, towards those of all batches of this step."""
+        if self.trained == "all" and step < self.losses.freeze_statistics_from:
+            mean, square = (torch.stack(x).mean(0) for x in zip(*self.moments, strict=True))
+            momentum = self.losses.statistics_momentum if step else 1.0
+            update_statistics(self.model, mean_over_ranks(mean), mean_over_ranks(square), momentum)
+
     def loss(
         self, video: Float[Tensor, "b 3 F H W"], step: int, generator: torch.Generator
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """The total loss of a batch, and its parts."""
+        """The autoencoder's total loss of a batch, and its parts."""
         model, config = self.model, self.losses
-        mean, log_variance = (x.float() for x in model.encoder(video))
+        with torch.set_grad_enabled(torch.is_grad_enabled() and self.trained == "all"):
+            mean, log_variance = (x.float() for x in model.encoder(video))
+        self.moments.append(_moments(mean.detach()))
         z = mean + (0.5 * log_variance).exp() * torch.randn(mean.shape, generator=generator)
-        if step < config.freeze_statistics_from and model.training:
-            update_statistics(model, mean.detach(), config.statistics_momentum if step else 1.0)
         t = torch.rand(len(video), generator=generator) * config.max_t
         z_t = interpolate(model.normalise(z), torch.randn(z.shape, generator=generator), t)
-        output = model.decoder(model.unnormalise(z_t), t).float()
-        parts = self._parts(video, output, step, generator)
-        parts["kl"] = gaussian_kl(mean, log_variance)
-        total = sum(getattr(config, name) * value for name, value in parts.items())
-        assert isinstance(total, Tensor)
-        logs = {name: value.detach() for name, value in parts.items()}
+        level = t if model.config.timestep_conditioning else None
+        output = model.decoder(model.unnormalise(z_t), level, generator).float()
+        total, logs = self._at_pixels(video, output, step, generator)
+        logs["kl"] = gaussian_kl(mean, log_variance)
+        total = total + config.kl * logs["kl"]
+        logs = {name: value.detach() for name, value in logs.items()}
         logs["psnr"] = -10 * (logs["mse"] / 4).log10()
         logs["latent_std"] = model.per_channel_statistics.std.mean()
         logs["posterior_std"] = (0.5 * log_variance.detach()).exp().mean()
         return total, logs
 
-    def _parts(self, video: Tensor, output: Tensor, step: int, generator: torch.Generator) -> dict[str, Tensor]:
+    def critic_loss(self, _video: Tensor, _step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
+        """The critic's loss on the next of the videos that the autoencoder's phase has reconstructed."""
+        assert self.critic is not None
+        return self.critic.critic_loss(*self.seen.popleft(), generator)
+
+    def _at_pixels(
+        self, video: Tensor, output: Tensor, step: int, generator: torch.Generator
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """All losses that compare pixels, and their parts."""
+        critic = self.critic
+        if critic is not None and step >= critic.config.critic_from:
+            self.seen.append((video, output.detach()))
+        if critic is None or step < critic.config.weight_from:
+            return self._reconstruction(video, output, step, generator)
+        leaf = output.detach().requires_grad_()
+        total, parts = self._reconstruction(video, leaf, step, generator)
+        adversarial = critic.autoencoder_loss(video, leaf, generator)
+        gradient, weight = combined_at_pixels(leaf, total, adversarial, critic.config)
+        total = with_gradient(total + weight * adversarial, output, gradient)
+        return total, parts | {"adversarial": adversarial, "adversarial_weight": weight}
+
+    def _reconstruction(
+        self, video: Tensor, output: Tensor, step: int, generator: torch.Generator
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The weighted sum of pixel, wavelet and perceptual losses, and each of them."""
         config = self.losses
         weight = saliency(video, config.saliency)
         error = output - video
@@ -127,7 +197,7 @@ class VAETask:
         }
         if self.perceptual is not None and step >= config.lpips_from:
             parts["lpips"] = self._on_some_frames(self.perceptual, video, output, generator)
-        return parts
+        return torch.stack([getattr(config, name) * value for name, value in parts.items()]).sum(), parts
 
     def _on_some_frames(self, distance: LPIPS, a: Tensor, b: Tensor, generator: torch.Generator) -> Tensor:
         chosen = torch.randperm(a.shape[0] * a.shape[2], generator=generator)[: self.losses.lpips_frames]
@@ -148,14 +218,21 @@ class VAETask:
         return {"heldout_psnr": float(psnr)}
 
 
-def update_statistics(model: VideoAutoencoder, mean: Float[Tensor, "b c f h w"], momentum: float) -> None:
-    """Move the per-channel statistics towards those of a batch of posterior means."""
+def _moments(mean: Float[Tensor, "b c f h w"]) -> tuple[Float[Tensor, "c"], Float[Tensor, "c"]]:
+    """Mean and mean square of each channel."""
     values = mean.movedim(1, 0).flatten(1)
+    return values.mean(1), values.square().mean(1)
+
+
+def update_statistics(
+    model: VideoAutoencoder, mean: Float[Tensor, "c"], square: Float[Tensor, "c"], momentum: float
+) -> None:
+    """Mix latents with these first and second moments into the per-channel statistics, with a share of ``momentum``."""
     statistics = model.per_channel_statistics
-    batch_mean, batch_variance = values.mean(1), values.var(1)
-    variance = statistics.std.square().lerp(batch_variance + (batch_mean - statistics.mean).square(), momentum)
+    between = momentum * (1 - momentum) * (mean - statistics.mean).square()
+    variance = statistics.std.square().lerp(square - mean.square(), momentum) + between
     statistics.std.copy_(variance.clamp(min=1e-8).sqrt())
-    statistics.mean.lerp_(batch_mean, momentum)
+    statistics.mean.lerp_(mean, momentum)
 
 
 def inner_kernels(model: nn.Module) -> list[nn.Parameter]:

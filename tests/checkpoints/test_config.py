@@ -197,6 +197,8 @@ def test_a_transformer_of_no_released_width_is_not_guessed():
         Schedule(kind="linear_quadratic"),
         Schedule(kind="uniform", shift="tokens", terminal=0.1),
         Schedule(kind="uniform", shift="tokens", shift_low=(16, 0.2), shift_high=(64, 1.0)),
+        Schedule(kind="constant", constant_mu=1.5),
+        Schedule(kind="uniform", shift="resolution", base_resolution=2048),
     ],
 )
 def test_schedules_survive_the_official_form(schedule):
@@ -209,7 +211,7 @@ def test_the_scheduler_section_of_0_9_0_shifts_by_tokens_and_ends_at_a_tenth():
     assert schedule_from_official(section) == Schedule(kind="uniform", shift="tokens", terminal=0.1)
 
 
-@pytest.mark.parametrize("change", [{"sampler": "Constant"}, {"shifting": "SimpleDiffusion"}])
+@pytest.mark.parametrize("change", [{"sampler": "Cosine"}, {"shifting": "SD4"}])
 def test_a_schedule_we_do_not_have_is_refused_by_name(change):
     (key, value), = change.items()  # fmt: skip
     with pytest.raises(CheckpointError, match=f"{key}='{value}'"):

@@ -18,7 +18,7 @@ def test_help_shows_every_command_and_an_example(capsys: pytest.CaptureFixture[s
 
 def test_help_and_unknown_commands_need_no_heavy_import() -> None:
     script = (
-        "import sys; from openltx.cli import main; main(['--help']); main(['genrate']); "
+        "import sys; from openltx.cli import main; main(['--help']); main(['eval', '--help']); main(['genrate']); "
         "sys.exit(sorted({'torch', 'transformers', 'av', 'numpy'} & set(sys.modules)) or 0)"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)

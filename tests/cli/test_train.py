@@ -1,22 +1,31 @@
 """``openltx train``, all four steps, with the recipe made tiny."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 import openltx
+from openltx.checkpoints.load import load_vae
 from openltx.cli import main
-from openltx.data.datasets import Stage
+from openltx.data.datasets import Draw, Stage
+from openltx.models.critic import CriticConfig
 from openltx.models.presets import transformer_preset, vae_preset
-from openltx.recipes import playroom
+from openltx.recipes import decoder, film, playroom
+from openltx.training.adversarial import AdversarialConfig
 
+TINY_CRITIC = AdversarialConfig(critic=CriticConfig(channels=8, layers=2))
 SAMPLING = {"frames": 9, "width": 64, "height": 32, "fps": 24.0, "steps": 2, "cfg": 2.0, "last_step": "decoder"}
 
 
 @pytest.fixture
 def tiny_recipe(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(playroom, "VAE", vae_preset("tiny"))
-    monkeypatch.setattr(playroom, "VAE_STAGES", (Stage(until=9, clips=1, frames=9),))
+    stages = (Stage(until=9, draws=(Draw(clips=1, frames=9),)),)
+    tiny = replace(playroom.VAE_RUN, model=vae_preset("tiny"), stages=stages)
+    monkeypatch.setattr(playroom, "VAE_RUN", tiny)
+    monkeypatch.setattr(film, "VAE_RUN", replace(film.VAE_RUN, stages=stages, adversarial=TINY_CRITIC))
+    monkeypatch.setattr(decoder, "VAE_RUN", replace(decoder.VAE_RUN, stages=stages, decoder_base_channels=8))
     monkeypatch.setattr(playroom, "TRANSFORMER", transformer_preset("tiny"))
     monkeypatch.setattr(playroom, "SAMPLING", SAMPLING)
     monkeypatch.setattr(playroom, "SAMPLE_PROMPTS", ("a red ball",))
@@ -49,3 +58,43 @@ def test_an_unknown_recipe_is_named(tmp_path: Path, capfd: pytest.CaptureFixture
 def test_an_export_says_where_the_vae_may_come_from(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert run("train", "export", "playroom", "-o", tmp_path / "model.safetensors") == 2
     assert "--vae-run" in capfd.readouterr().err
+
+
+@pytest.mark.usefixtures("tiny_recipe")
+@pytest.mark.parametrize("recipe", ["film", "decoder"])
+def test_a_run_goes_on_from_a_model_on_several_folders(
+    recipe: str, clip_folder: Path, tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "again").symlink_to(clip_folder)
+    folders = ("--data", clip_folder, tmp_path / "again", "--share", "1", "3")
+    train = ("train", "vae", recipe, *folders, "--base", tiny_checkpoint, "--out", tmp_path / "run", "--steps", "1")
+    assert run(*train) == 0
+    assert run("train", "export", "playroom", "--vae-run", tmp_path / "run", "-o", tmp_path / "vae.safetensors") == 0
+    base, trained = load_vae(tiny_checkpoint), load_vae(tmp_path / "vae.safetensors", dtype=torch.float32)
+    before, after = base.state_dict(), trained.state_dict()
+    same = {
+        name: before[name].shape == x.shape and torch.allclose(before[name], x, rtol=0.01) for name, x in after.items()
+    }
+    if recipe == "decoder":
+        assert trained.config.decoder_base_channels == 8
+        assert all(same[name] for name in same if not name.startswith("decoder."))
+    else:
+        assert trained.config == base.config
+        assert not same["encoder.conv_in.conv.weight"]
+
+
+@pytest.mark.usefixtures("tiny_recipe")
+def test_a_recipe_that_goes_on_asks_for_its_base(
+    clip_folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture
+) -> None:
+    assert run("train", "vae", "film", "--data", clip_folder, "--out", tmp_path) == 2
+    assert "--base" in capfd.readouterr().err
+
+
+@pytest.mark.usefixtures("tiny_recipe")
+def test_each_folder_has_a_share_or_none_has(
+    clip_folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    words = ("train", "vae", "playroom", "--data", clip_folder, "--share", "1", "2", "--out", tmp_path)
+    assert run(*words) == 2
+    assert "2 shares for 1 folders" in capfd.readouterr().err

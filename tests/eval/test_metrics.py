@@ -5,7 +5,8 @@ import math
 import pytest
 import torch
 
-from openltx.eval.metrics import compare, frame_psnr, frame_ssim, psnr
+from openltx.eval.comparison import compare
+from openltx.eval.metrics import frame_psnr, frame_ssim, psnr
 
 
 def video(frames: int = 3, size: int = 32, seed: int = 0) -> torch.Tensor:
@@ -57,7 +58,8 @@ def test_ssim_sees_lost_structure_where_psnr_is_equal() -> None:
     assert frame_ssim(stripes, brighter) > frame_ssim(stripes, flat) + 0.2
 
 
-def test_thinning_out_frames_leaves_psnr_alone() -> None:
+def test_thinning_out_frames_leaves_psnr_and_motion_alone() -> None:
     a, b = video(5), video(5, seed=1)
-    assert compare(a, b, every=2).psnr == compare(a, b).psnr
-    assert len(compare(a, b, every=2).frame_psnr) == 5
+    some, all_frames = compare(a, b, every=2), compare(a, b)
+    assert (some.psnr, some.flicker, some.motion_psnr) == (all_frames.psnr, all_frames.flicker, all_frames.motion_psnr)
+    assert len(some.frame_psnr) == 5

@@ -9,7 +9,7 @@ import pytest
 from openltx.cli import main
 from openltx.data.manifest import Clip
 from openltx.eval import playroom
-from openltx.eval.heldout import heldout_clips
+from openltx.eval.clips import clips_to_measure
 from openltx.eval.probe import load_probe
 from openltx.media.io import read_video
 
@@ -21,7 +21,7 @@ def rendered(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Clip]
     """Held-out clips of the evaluation's own world."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OPENLTX_CACHE", str(tmp_path_factory.mktemp("cache")))
-        return heldout_clips(COUNT, seed=1)
+        return clips_to_measure(COUNT, seed=1)
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +84,7 @@ def test_held_out_clips_are_rendered_once_and_the_first_ones_stay(
     monkeypatch.setenv("OPENLTX_CACHE", str(folder.parents[1]))
     assert all(clip.split == "heldout" for clip in clips)
     written = [(folder / clip.path).stat().st_mtime_ns for clip in clips]
-    again = heldout_clips(COUNT - 4, seed=1)
+    again = clips_to_measure(COUNT - 4, seed=1)
     assert again == (folder, clips[: COUNT - 4])
     assert [(folder / clip.path).stat().st_mtime_ns for clip in clips] == written
 

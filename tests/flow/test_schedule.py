@@ -8,6 +8,7 @@ from openltx.errors import RequestError
 from openltx.flow.schedule import (
     Schedule,
     linear_quadratic,
+    part_of,
     sample_logit_normal,
     sd3_shift,
     shift_for_tokens,
@@ -107,3 +108,22 @@ def test_no_end_of_the_training_times_starves() -> None:
 def test_training_times_repeat_with_the_generator() -> None:
     first, second = (sample_logit_normal(8, 1.0, generator=torch.Generator().manual_seed(3)) for _ in range(2))
     assert first.equal(second)
+
+
+def test_constant_times_are_uniform_ones_shifted_by_mu() -> None:
+    times = Schedule(kind="constant", constant_mu=1.5).times(8, 100)
+    torch.testing.assert_close(times, sd3_shift(uniform(8), 1.5))
+
+
+def test_the_resolution_shift_scales_the_signal_to_noise_ratio_by_the_squared_token_ratio() -> None:
+    plain, shifted = uniform(5)[1:].double(), Schedule(kind="uniform", shift="resolution").times(5, 4096)[1:].double()
+    ratio = ((shifted / (1 - shifted)) / (plain / (1 - plain))) ** 2
+    torch.testing.assert_close(ratio, torch.full_like(ratio, (4096 / 1024) ** 2), rtol=1e-5, atol=0)
+
+
+def test_skipping_keeps_the_middle_and_refuses_to_leave_nothing() -> None:
+    times = uniform(10)
+    assert part_of(times, 2, 3).tolist() == times[2:7].tolist()
+    assert part_of(times).equal(times)
+    with pytest.raises(RequestError, match="leaves none"):
+        part_of(times, 7, 3)

@@ -79,3 +79,31 @@ def test_the_caller_keeps_its_gradients_while_it_looks_at_steps() -> None:
     for step in euler(lambda _state, _t: noise - clean, state, uniform(3)):
         assert torch.is_grad_enabled()
         assert not step.state.tokens.requires_grad
+
+
+def test_stochastic_steps_start_anew_from_the_clean_estimate() -> None:
+    state, clean, noise = start()
+    fresh = torch.randn(B, N, C, generator=torch.Generator().manual_seed(5))
+    steps = list(euler(lambda _state, _t: noise - clean, state, uniform(4), renew=lambda _: fresh))
+    torch.testing.assert_close(steps[0].state.tokens, interpolate(clean, fresh, torch.full((B,), 0.75)))
+    torch.testing.assert_close(steps[-1].clean, steps[-1].state.tokens)
+
+
+def test_stochastic_steps_leave_held_tokens_alone() -> None:
+    state, clean, _ = start(strength=1.0)
+    for step in euler(lambda state, _t: state.tokens, state, uniform(3), renew=torch.randn_like):
+        assert step.state.tokens[:, :2].equal(clean[:, :2])
+
+
+def test_jitter_moves_only_held_tokens_by_a_noise_that_fades_with_t_squared() -> None:
+    state, clean, _ = start(strength=1.0)
+    seen = []
+
+    def velocity(state: TokenState, t: float) -> Tensor:
+        seen.append((t, state.tokens))
+        return torch.zeros_like(state.tokens)
+
+    list(euler(velocity, state, uniform(4), jitter=(0.15, torch.ones_like)))
+    for t, tokens in seen:
+        torch.testing.assert_close(tokens[:, :2], clean[:, :2] + 0.15 * t**2)
+        assert tokens[:, 2:].equal(state.tokens[:, 2:])

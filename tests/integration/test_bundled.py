@@ -44,3 +44,13 @@ def test_its_file_has_the_official_layout() -> None:
 def test_it_makes_a_video_of_the_asked_size(model: LTXModel) -> None:
     video = openltx.generate(model, prompt="a large red ball", frames=9, size="64x96", steps=2, seed=3)
     assert video.frames.shape == (9, 96, 64, 3)
+
+
+def test_the_colour_of_the_prompt_decides_the_colour_of_the_video(model: LTXModel) -> None:
+    """Same seed, two colours: the red prompt's video is the redder one."""
+    redness = {}
+    for colour in ("red", "blue"):
+        prompt = f"a large {colour} ball stays still on a grey concrete floor"
+        frames = openltx.generate(model, prompt=prompt, frames=25, steps=10, seed=3).frames.astype(float)
+        redness[colour] = (frames[..., 0] - frames[..., 2])[:, 32:96, 32:96].mean()
+    assert redness["red"] > redness["blue"] + 20

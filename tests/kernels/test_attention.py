@@ -36,7 +36,7 @@ def relative(a: Tensor, exact: Tensor) -> float:
         (3, 5, 9, 2, 8),
     ],
 )
-def test_agrees_with_the_formula(b: int, n: int, l: int, heads: int, channels: int, dtype: torch.dtype) -> None:  # noqa: E741
+def test_agrees_with_the_formula(b: int, n: int, l: int, heads: int, channels: int, dtype: torch.dtype) -> None:  # noqa: E741 (the axis letter of text tokens)
     query, key, value = (torch.randn(b, m, heads * channels).to(dtype) for m in (n, l, l))
     assert relative(attention(query, key, value, heads), formula(query, key, value, heads)) < TOLERANCE[dtype]
 
@@ -76,7 +76,7 @@ def test_a_bias_hides_padded_keys(dtype: torch.dtype) -> None:
 def test_gradients_agree_with_the_formula(
     b: int,
     n: int,
-    l: int,  # noqa: E741
+    l: int,  # noqa: E741 (the axis letter of text tokens)
     heads: int,
     channels: int,
     padded: bool,

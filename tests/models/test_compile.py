@@ -8,7 +8,7 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTens
 from openltx.flow.guidance import Guidance, guide
 from openltx.flow.path import TokenState
 from openltx.flow.solvers import euler
-from openltx.models.transformer import TransformerConfig, VideoTransformer, distinct_times
+from openltx.models.transformer import Skip, TransformerConfig, VideoTransformer, distinct_times
 from openltx.pipelines.residency import compile_blocks
 
 CONFIG = TransformerConfig(num_layers=2, num_heads=2, head_dim=32, caption_channels=16, in_channels=8, out_channels=8)
@@ -77,10 +77,13 @@ def test_the_denoising_loop_reads_nothing_back_from_the_device() -> None:
 
         def velocity(state: TokenState, t: float) -> torch.Tensor:
             times = torch.zeros(1, 2).clamp(max=t)
-            one = model.step(state.tokens, times, index, context)
-            return guide(one, model.step(state.tokens, times, index, context), Guidance(cfg=3.0, rescale=0.7))
+            guidance = Guidance(cfg=3.0, cfg_star=True, stg=1.0, skip_blocks=(1,), rescale=0.7)
+            positive, negative = (model.step(state.tokens, times, index, context) for _ in range(2))
+            weak = model.step(state.tokens, times, index, context, Skip(guidance.skip_blocks))
+            return guide(positive, negative, weak, guidance)
 
-        *_, last = euler(velocity, state, Times((1.0, 0.75, 0.5, 0.25)), stop_at=0.05)
+        noise = {"renew": torch.randn_like, "jitter": (0.15, torch.randn_like)}
+        *_, last = euler(velocity, state, Times((1.0, 0.75, 0.5, 0.25)), stop_at=0.05, **noise)
         assert last.state.tokens.shape == (1, N, 8)
 
 

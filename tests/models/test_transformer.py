@@ -12,6 +12,7 @@ from torch import Tensor
 from openltx.geometry import LatentShape, token_positions
 from openltx.kernels.fused import rotate
 from openltx.models.transformer import (
+    Skip,
     TransformerConfig,
     VideoTransformer,
     distinct_times,
@@ -274,3 +275,39 @@ def test_parameters_are_named_and_shaped_as_in_the_releases() -> None:
     assert shapes["transformer_blocks.27.attn2.to_out.0.bias"] == (2048,)
     assert shapes["transformer_blocks.0.ff.net.2.weight"] == (2048, 8192)
     assert shapes["transformer_blocks.0.scale_shift_table"] == (6, 2048)
+
+
+def test_without_the_attention_of_a_block_a_token_sees_only_itself() -> None:
+    model, (tokens, t, positions, text, mask) = random_model(), random_inputs()
+    changed = tokens.clone()
+    changed[:, 3] += 1
+    for mode in ("attention_values", "attention_skip"):
+        skip = Skip((0, 1), mode)
+        before, after = (model(x, t, positions, text, mask, skip=skip) for x in (tokens, changed))
+        others = [i for i in range(N) if i != 3]
+        torch.testing.assert_close(before[:, others], after[:, others])
+        assert not torch.allclose(before[:, 3], after[:, 3])
+
+
+def test_left_out_attention_gives_back_its_values_or_its_input() -> None:
+    block = random_model().transformer_blocks[0].attn1
+    h = torch.randn(2, N, 64, generator=torch.Generator().manual_seed(3))
+    rotation = torch.ones(1, N, 32, dtype=torch.complex64)
+    torch.testing.assert_close(block.among(h, rotation, "attention_values"), block.to_out(block.to_v(h)))
+    torch.testing.assert_close(block.among(h, rotation, "attention_skip"), block.to_out(h))
+    assert not torch.allclose(block.among(h, rotation), block.among(h, rotation, "attention_values"))
+
+
+def test_a_left_out_block_is_as_if_it_were_not_there() -> None:
+    model, inputs = random_model(), random_inputs()
+    skipped = model(*inputs, skip=Skip((1,), "transformer_block"))
+    shorter = random_model(replace(CONFIG, num_layers=1))
+    shorter.load_state_dict({k: v for k, v in model.state_dict().items() if not k.startswith("transformer_blocks.1")})
+    torch.testing.assert_close(skipped, shorter(*inputs))
+
+
+def test_the_residual_mode_and_blocks_outside_change_nothing() -> None:
+    model, inputs = random_model(), random_inputs()
+    plain = model(*inputs)
+    assert model(*inputs, skip=Skip((0, 1), "residual")).equal(plain)
+    assert model(*inputs, skip=Skip((42,))).equal(plain)

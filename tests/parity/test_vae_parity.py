@@ -13,8 +13,13 @@ import torch
 from openltx.checkpoints import diffusers as our_diffusers
 from openltx.checkpoints import load_vae
 from openltx.checkpoints.keys import vae_table
+from openltx.data.datasets import ClipBatches, Draw, Stage
 from openltx.models.presets import vae_preset
 from openltx.models.vae.autoencoder import VideoAutoencoder
+from openltx.training.config import OptimConfig, RunConfig
+from openltx.training.export import trained_vae
+from openltx.training.loop import run
+from openltx.training.vae import VAELossConfig, VAETask, new_autoencoder
 
 BASE, LATENT = 8, 16
 TOLERANCE = 1e-4
@@ -143,3 +148,23 @@ def test_a_folder_that_diffusers_wrote_is_read(release, tmp_path):
     assert config == vae_preset(release, base_channels=BASE, latent_channels=LATENT)
     loaded = vae_table(config).apply(load_vae(tmp_path).state_dict())
     assert all(torch.equal(loaded[name], tensor) for name, tensor in theirs.state_dict().items())
+
+
+def test_a_vae_trained_here_decodes_the_same_in_diffusers(clip_folder, tmp_path):
+    start = vae_preset("0.9.5", base_channels=BASE, latent_channels=LATENT)
+    data = ClipBatches(clip_folder, (Stage(until=9, draws=(Draw(clips=1, frames=9),)),), seed=0)
+    task = VAETask(
+        model=new_autoencoder(start, seed=0),
+        data=data,
+        heldout=[data.batch(0, 0)[0]],
+        losses=VAELossConfig(),
+        optim=OptimConfig(kind="muon", lr=2e-3, muon_lr=0.02),
+    )
+    run(task, RunConfig(steps=3, out=tmp_path, autocast="none", tensorboard=False, progress=False))
+    ours, theirs = trained_vae(tmp_path), reference("0.9.5")
+    theirs.load_state_dict(vae_table(ours.config).apply(ours.state_dict()))
+    with torch.no_grad():
+        latents = ours.encode(data.batch(1, 0))
+        unnormalised = latents * column(theirs.latents_std) + column(theirs.latents_mean)
+        expected = theirs.decode(unnormalised, torch.tensor([0.05])).sample
+        assert relative_error(ours.decode(latents, t=0.05, noise_scale=0.0), expected) <= TOLERANCE

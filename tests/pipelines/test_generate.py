@@ -11,12 +11,15 @@ from PIL import Image
 
 import openltx
 from openltx import CheckpointError, GenerationRequest, Generator, LTXModel, RequestError
+from openltx.flow.guidance import guide
+from openltx.flow.path import TokenState
 from openltx.flow.solvers import Step
 from openltx.geometry import patchify, unpatchify
 from openltx.kernels.library import computes_in_bfloat16
 from openltx.media.io import read_metadata
 from openltx.media.transforms import to_tensor
 from openltx.models.presets import vae_preset
+from openltx.models.transformer import Skip
 from openltx.models.vae.autoencoder import VideoAutoencoder
 from openltx.pipelines import generate as module
 from openltx.pipelines import residency
@@ -126,8 +129,10 @@ def test_a_firm_first_frame_is_never_moved_and_reaches_the_decoder_at_its_noise_
 
     received: list[torch.Tensor] = []
 
-    def decode(latents: torch.Tensor, *, t: float, noise_scale: float, generator: torch.Generator) -> torch.Tensor:
-        assert (t, noise_scale) == (0.2, 0.0)
+    def decode(
+        latents: torch.Tensor, t: float, noise_scale: float, tone_map: float, _generator: torch.Generator
+    ) -> torch.Tensor:
+        assert (t, noise_scale, tone_map) == (0.2, 0.0, 0.0)
         received.append(patchify(latents))
         return torch.zeros(1, 3, 9, 32, 64)
 
@@ -218,10 +223,106 @@ def test_prompt_and_negative_prompt_in_one_batch_are_two_passes(
         monkeypatch.setattr(module, "ONE_BATCH_TOKENS", limit)
         generator = Generator(tiny_model)
         prepared = generator.prepare(request)
-        assert len(prepared.contexts) == (calls if cfg > 1 else 1)
+        assert (prepared.prompts.both is not None) == (calls == 1 and cfg > 1)
+        assert (prepared.prompts.negative is not None) == (cfg > 1)
         *_, last = generator.sample(prepared)
         states.append(last.state.tokens)
     torch.testing.assert_close(*states, rtol=1e-4, atol=1e-4)
+
+
+CURVES = {
+    "prompt only": {"cfg": 1.0},
+    "stg": {"cfg": 3.0, "stg": 1.5, "skip_blocks": (1,), "rescale": 0.7},
+    "by time": {
+        "cfg": (1.0, 4.0, 2.0),
+        "stg": (0.0, 2.0, 1.0),
+        "skip_blocks": ((), (0,), (0, 1)),
+        "rescale": (0.0, 0.5, 0.0),
+        "cfg_star": True,
+        "guidance_times": (0.999, 0.6, 0.3),
+        "stg_mode": "attention_skip",
+    },
+}
+
+
+@pytest.mark.parametrize("curve", CURVES)
+@pytest.mark.parametrize("limit", [0, 10_000])
+def test_each_step_is_guided_by_the_formula_of_its_time(
+    tiny_model: LTXModel, picture: Path, monkeypatch: pytest.MonkeyPatch, curve: str, limit: int
+) -> None:
+    monkeypatch.setattr(module, "ONE_BATCH_TOKENS", limit)
+    settings = CURVES[curve]
+    request = GenerationRequest(
+        PROMPT, negative="a blue cube", image=picture, image_strength=0.8, seed=1, times=(1.0, 0.7, 0.35), **settings
+    )
+    generator, transformer, text = Generator(tiny_model), tiny_model.transformer, tiny_model.text
+    prepared = generator.prepare(request)
+    before = prepared.state
+
+    def forward(state: TokenState, t: float, prompt: str, skip: Skip | None = None) -> torch.Tensor:
+        assert text is not None
+        words = text.encode([prompt])
+        times = state.effective_t(t)
+        return transformer(state.tokens, times, state.positions, words.embeddings, words.mask, skip=skip)
+
+    for number, step in enumerate(generator.sample(prepared)):
+        guidance = prepared.curve.at(step.t)
+        if curve == "by time":
+            assert (guidance.cfg, guidance.stg) == ((1.0, 0.0), (4.0, 2.0), (2.0, 1.0))[number]
+        with torch.inference_mode():
+            positive, negative = (forward(before, step.t, prompt) for prompt in (PROMPT, "a blue cube"))
+            weak = forward(before, step.t, PROMPT, Skip(guidance.skip_blocks, prepared.settings.stg_mode))
+            v = guide(positive, negative, weak, guidance)
+            moved = before.tokens - (step.t - step.t_next) * v
+        free = before.strength == 0
+        torch.testing.assert_close(step.state.tokens[free], moved[free], rtol=1e-4, atol=1e-4)
+        before = step.state
+    assert number == 2
+
+
+def test_explicit_times_and_skipped_steps_choose_where_the_transformer_is_called(tiny_model: LTXModel) -> None:
+    generator = Generator(tiny_model)
+
+    def times(**wishes: object) -> list[float]:
+        request = replace(GenerationRequest(PROMPT, seed=1, last_step="renoise"), **wishes)
+        return [step.t for step in generator.sample(generator.prepare(request))]
+
+    schedule = tiny_model.schedule.times(6, 2).tolist()
+    assert times(steps=6) == schedule
+    assert times(steps=6, skip_final=2) == schedule[:4]
+    assert times(times=(1.0, 0.5, 0.25)) == [1.0, 0.5, 0.25]
+    assert generator.resolve(GenerationRequest(PROMPT, times=(1.0, 0.5))).steps == 2
+
+
+def test_stochastic_sampling_is_repeatable_and_another_video(tiny_model: LTXModel) -> None:
+    first, again = (openltx.generate(tiny_model, PROMPT, seed=1, stochastic=True).frames for _ in range(2))
+    assert np.array_equal(first, again)
+    assert not np.array_equal(first, openltx.generate(tiny_model, PROMPT, seed=1).frames)
+
+
+def test_noise_on_a_given_picture_and_tone_mapping_reach_the_video(tiny_model: LTXModel, picture: Path) -> None:
+    def frames(**wishes: object) -> np.ndarray:
+        request = replace(GenerationRequest(PROMPT, image=picture, seed=1), **wishes)
+        return Generator(tiny_model)(request).frames
+
+    plain = frames()
+    assert not np.array_equal(plain, frames(image_noise=0.5))
+    assert not np.array_equal(plain, frames(tone_map=1.0))
+
+
+@pytest.mark.parametrize(
+    ("wishes", "message"),
+    [
+        ({"stg": 1.0}, "stg without skip_blocks"),
+        ({"stg": 1.0, "skip_blocks": (7,)}, "blocks 0 to 1"),
+        ({"cfg": (1.0, 2.0)}, "no guidance times"),
+        ({"skip_initial": 1}, "give one with video"),
+        ({"steps": 3, "skip_final": 3}, "leaves none"),
+    ],
+)
+def test_guidance_that_cannot_be_is_refused(tiny_model: LTXModel, wishes: dict[str, object], message: str) -> None:
+    with pytest.raises(RequestError, match=message):
+        Generator(tiny_model).prepare(replace(GenerationRequest(PROMPT), **wishes))
 
 
 def test_a_video_decoded_in_pieces_is_the_video(tiny_model: LTXModel, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -30,6 +30,14 @@ def test_an_empty_prompt_is_refused(prompt: str) -> None:
         ("image_strength", 0.0),
         ("decode_timestep", 2.0),
         ("decode_noise_scale", -0.1),
+        ("cfg", (3.0, 0.5)),
+        ("stg", -1.0),
+        ("times", (1.0, 0.5, 0.5)),
+        ("times", (1.5,)),
+        ("times", ()),
+        ("guidance_times", (0.2, 0.4)),
+        ("skip_final", -1),
+        ("tone_map", 1.5),
         ("size", "128"),
         ("size", "0x128"),
         ("size", "128x-32"),
@@ -90,3 +98,12 @@ def test_a_request_survives_json() -> None:
 def test_text_that_is_no_request_is_refused(text: str) -> None:
     with pytest.raises(RequestError, match="not a generation request"):
         GenerationRequest.from_json(text)
+
+
+def test_lists_survive_a_file_and_are_filled_from_the_model() -> None:
+    defaults = Sampling(cfg=(1.0, 6.0), skip_blocks=((), (11, 25)), guidance_times=(0.9, 0.1), times=(1.0, 0.5))
+    resolved = GenerationRequest("a ball", size="64x32").resolve(defaults)
+    assert resolved.skip_blocks == ((), (11, 25))
+    assert resolved.steps == 2
+    assert GenerationRequest.from_json(resolved.to_json()) == resolved
+    assert resolved.resolve(Sampling()) == resolved

@@ -9,13 +9,16 @@ import torch
 
 import openltx
 from openltx.checkpoints.load import load_vae
-from openltx.data.datasets import ClipBatches, Stage, clips_of, read_clip
+from openltx.data.datasets import ClipBatches, Draw, Stage, clips_of, read_clip
 from openltx.data.precompute import precompute, read_examples
 from openltx.media.transforms import to_tensor
 from openltx.models.bundle import LTXModel
+from openltx.models.critic import CriticConfig
 from openltx.models.lpips import LPIPS
 from openltx.models.presets import transformer_preset, vae_preset
 from openltx.models.transformer import VideoTransformer, init_weights
+from openltx.models.vae.autoencoder import recompute_blocks
+from openltx.training.adversarial import AdversarialConfig, Critic
 from openltx.training.config import OptimConfig, RunConfig
 from openltx.training.export import export, trained_transformer, trained_vae
 from openltx.training.flow import FlowConfig, FlowTask, inference_schedule
@@ -31,11 +34,18 @@ def vae_task(folder: Path, frames: int = 9) -> VAETask:
     heldout = [to_tensor(read_clip(folder, clip)) for clip in clips_of(folder, "heldout")]
     return VAETask(
         model=new_autoencoder(vae_preset("tiny"), seed=0),
-        data=ClipBatches(folder, (Stage(until=99, clips=2, frames=frames),), seed=0),
+        data=ClipBatches(folder, (Stage(until=99, draws=(Draw(clips=2, frames=frames),)),), seed=0),
         heldout=heldout,
         losses=VAELossConfig(freeze_statistics_from=6),
         optim=OPTIM,
     )
+
+
+def adversarial_task(folder: Path, **changes: object) -> VAETask:
+    """A critic that learns from step 2 on and is listened to from step 3 on."""
+    config = AdversarialConfig(critic=CriticConfig(channels=8, layers=2), critic_from=2, weight_from=3, lecam=0.01)
+    base = replace(vae_task(folder), critic=Critic(config), critic_optim=OptimConfig(lr=1e-3))
+    return replace(base, **changes)  # type: ignore[arg-type]  # fields by name, for brevity
 
 
 def flow_task(folder: Path, model: LTXModel) -> FlowTask:
@@ -75,8 +85,56 @@ def test_the_vae_learns_freezes_its_statistics_and_resumes_exactly(clip_folder: 
     assert losses(tmp_path / "parts", "reconstruction/loss") == curve
 
     std = losses(tmp_path / "whole", "reconstruction/latent_std")
-    assert std[5] == std[6] == std[7]
-    assert std[4] != std[5]
+    assert std[6] == std[7]  # of the statistics that a step found, frozen behind step 5
+    assert std[5] != std[6]
+
+
+def test_an_adversarial_run_has_two_phases_and_resumes_exactly(clip_folder: Path, tmp_path: Path) -> None:
+    run(adversarial_task(clip_folder), settings(tmp_path / "whole", 6))
+    lines = [json.loads(line) for line in (tmp_path / "whole" / "metrics.jsonl").read_text().splitlines()]
+    assert ["critic/loss" in line for line in lines] == [False, False, True, True, True, True]
+    assert ["reconstruction/adversarial" in line for line in lines] == [False, False, False, True, True, True]
+    assert lines[2]["critic/loss"] == pytest.approx(1.0, abs=1e-3)
+    assert lines[-1]["critic/loss"] < 1.0
+
+    for steps in (2, 4, 6):
+        run(adversarial_task(clip_folder), settings(tmp_path / "parts", steps))
+    for key in ("reconstruction/loss", "reconstruction/grad_norm"):
+        assert losses(tmp_path / "parts", key) == [line[key] for line in lines]
+    assert trained_vae(tmp_path / "whole").config == vae_preset("tiny")
+
+
+def test_a_decoder_trained_alone_leaves_the_latents_as_they_were(clip_folder: Path, tmp_path: Path) -> None:
+    task = adversarial_task(clip_folder, trained="decoder")
+    before = {name: tensor.clone() for name, tensor in task.model.state_dict().items()}
+    run(task, settings(tmp_path, 4))
+    changed = {name.split(".")[0] for name, tensor in task.model.state_dict().items() if not tensor.equal(before[name])}
+    assert changed == {"decoder"}
+
+
+def test_recomputing_blocks_changes_no_gradient_and_keeps_fewer_values(clip_folder: Path) -> None:
+    config = vae_preset("tiny")
+    noisy = replace(
+        config, decoder_blocks=tuple(replace(b, inject_noise=b.kind == "res_x") for b in config.decoder_blocks)
+    )
+    model = new_autoencoder(noisy, seed=0)
+    for name, parameter in model.named_parameters():
+        if "per_channel_scale" in name:
+            torch.nn.init.ones_(parameter)
+    task = replace(vae_task(clip_folder), model=model)
+    video, kept, gradients = task.batch(0, 0), [], []
+    for wanted in (False, True):
+        recompute_blocks(model, wanted)
+        sizes: list[int] = []
+        with torch.autograd.graph.saved_tensors_hooks(lambda x, s=sizes: (s.append(x.numel()), x)[1], lambda x: x):
+            loss, _ = task.loss(video, 0, torch.Generator().manual_seed(0))
+        model.zero_grad()
+        loss.backward()
+        kept.append(sum(sizes))
+        gradients.append([p.grad.clone() for p in model.parameters() if p.grad is not None])
+    assert kept[1] < 0.6 * kept[0]
+    for plain, recomputed in zip(*gradients, strict=True):
+        torch.testing.assert_close(plain, recomputed, rtol=1e-4, atol=1e-6)
 
 
 def test_images_train_as_clips_of_one_frame(clip_folder: Path, tmp_path: Path) -> None:
@@ -85,7 +143,7 @@ def test_images_train_as_clips_of_one_frame(clip_folder: Path, tmp_path: Path) -
 
 
 def test_clips_go_on_from_the_averaged_weights_of_the_images(clip_folder: Path) -> None:
-    stages = (Stage(until=3, clips=2, frames=1), Stage(until=99, clips=2, frames=9))
+    stages = (Stage(until=3, draws=(Draw(clips=2, frames=1),)), Stage(until=99, draws=(Draw(clips=2, frames=9),)))
     task = replace(vae_task(clip_folder), data=ClipBatches(clip_folder, stages, seed=0))
     average = ExponentialAverage(task.module, 0.9)
     with torch.no_grad():
@@ -126,7 +184,7 @@ def test_running_statistics_settle_on_those_of_the_latents() -> None:
     model = new_autoencoder(vae_preset("tiny"), seed=0)
     latents = 3 + 2 * torch.randn(64, 16, 2, 2, 2, generator=torch.Generator().manual_seed(0))
     for _ in range(400):
-        update_statistics(model, latents, 0.05)
+        update_statistics(model, latents.mean((0, 2, 3, 4)), latents.square().mean((0, 2, 3, 4)), 0.05)
     torch.testing.assert_close(model.per_channel_statistics.mean, latents.mean((0, 2, 3, 4)), rtol=1e-3, atol=1e-3)
     torch.testing.assert_close(model.per_channel_statistics.std, latents.std((0, 2, 3, 4)), rtol=2e-2, atol=1e-3)
 
@@ -174,8 +232,8 @@ def test_runs_become_a_file_that_generates(
     path = tmp_path / "model.safetensors"
     export(
         path,
-        trained_transformer(tmp_path / "flow", transformer_preset("tiny")),
-        trained_vae(tmp_path / "vae", vae_preset("tiny")),
+        trained_transformer(tmp_path / "flow"),
+        trained_vae(tmp_path / "vae"),
         schedule=inference_schedule(FlowConfig()),
         sampling=SAMPLING,
         text_encoder="all-MiniLM-L6-v2",

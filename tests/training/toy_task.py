@@ -11,10 +11,10 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from openltx.noise import derived_generator
 from openltx.training.config import OptimConfig, RunConfig
 from openltx.training.loop import Phase, run
 from openltx.training.optim import ExponentialAverage, matrices_for_muon
-from openltx.training.randomness import derived_generator
 
 MUON = OptimConfig(kind="muon", lr=0.01, muon_lr=0.02, weight_decay=0.1, schedule="trapezoid", warmup=4)
 
@@ -58,6 +58,9 @@ class ToyTask:
     def batch(self, step: int, micro: int) -> Tensor:
         time.sleep(self.seconds)
         return torch.randn(8, 2, 4, generator=derived_generator(5, "batch", step, micro))
+
+    def after_step(self, step: int) -> None:
+        """Nothing to keep."""
 
     def on_step(self, step: int, average: ExponentialAverage) -> None:
         pass

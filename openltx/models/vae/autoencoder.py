@@ -17,6 +17,7 @@ import torch
 from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from openltx.errors import RequestError
 from openltx.flow.path import interpolate
@@ -72,6 +73,7 @@ class VAEConfig:
     patch_size: int = 4
     encoder_base_channels: int = 128
     decoder_base_channels: int = 128
+    causal_encoder: bool = True  # the releases' and the paper's choice; False is for comparison (2.1.6)
     causal_decoder: bool = False
     latent_log_var: LogVariance = "uniform"
     spatial_padding: SpatialPadding = "zeros"
@@ -190,8 +192,9 @@ class Encoder(nn.Module):
     def __init__(self, config: VAEConfig) -> None:
         super().__init__()
         self.config = config
-        channels = config.encoder_base_channels
-        self.conv_in = CausalConv3d(3 * config.patch_size**2, channels, causal=True, padding=config.spatial_padding)
+        channels, causal = config.encoder_base_channels, config.causal_encoder
+        self.recompute = False  # trade time for memory in training: see recompute_blocks
+        self.conv_in = CausalConv3d(3 * config.patch_size**2, channels, causal=causal, padding=config.spatial_padding)
         blocks = []
         for block in config.encoder_blocks:
             module, channels = _encoder_block(block, channels, config)
@@ -199,14 +202,15 @@ class Encoder(nn.Module):
         self.down_blocks = nn.ModuleList(blocks)
         extra = {"uniform": 1, "per_channel": config.latent_channels, "constant": 0, "none": 0}[config.latent_log_var]
         self.conv_out = CausalConv3d(
-            channels, config.latent_channels + extra, causal=True, padding=config.spatial_padding
+            channels, config.latent_channels + extra, causal=causal, padding=config.spatial_padding
         )
 
     def forward(self, video: Float[Tensor, "b 3 F H W"]) -> Posterior:
         """Mean and log-variance, both (b c f h w)."""
         x = self.conv_in(to_fast_layout(patchify_pixels(video, self.config.patch_size)))
         for block in self.down_blocks:
-            x = block(x)
+            run = _recomputed if self.recompute and torch.is_grad_enabled() else _through
+            x = run(block, x)
         return self.posterior(self.conv_out.inner(norm_activate(x, edges=self.conv_out.edges(x))))
 
     def posterior(self, x: Float[Tensor, "b d f h w"]) -> Posterior:
@@ -227,6 +231,7 @@ class Decoder(nn.Module):
     def __init__(self, config: VAEConfig) -> None:
         super().__init__()
         self.config = config
+        self.recompute = False
         causal, padding = config.causal_decoder, config.spatial_padding
         channels = config.decoder_base_channels * math.prod(_width_factor(b) for b in config.decoder_blocks)
         self.conv_in = CausalConv3d(config.latent_channels, channels, causal=causal, padding=padding)
@@ -252,7 +257,8 @@ class Decoder(nn.Module):
         scaled = None if t is None else t * self.timestep_scale_multiplier
         x = self.conv_in(to_fast_layout(z))
         for block in self.up_blocks:
-            x = block(x, scaled, noise) if isinstance(block, ResGroup) else _decode_through(block, x, noise)
+            run = _recomputed if self.recompute and torch.is_grad_enabled() else _through
+            x = run(block, x, scaled, noise)
         shift, scale = self.last_modulation(scaled)
         x = self.conv_out.inner(norm_activate(x, shift, scale, self.conv_out.edges(x)))
         return unpatchify_pixels(x, self.config.patch_size)
@@ -264,6 +270,11 @@ class Decoder(nn.Module):
         embedding = rearrange(self.last_time_embedder(t), "b (two c) -> b two c", two=2)
         shift, scale = (self.last_scale_shift_table + embedding).unbind(1)
         return shift, scale
+
+
+def recompute_blocks(vae: VideoAutoencoder, wanted: bool = True) -> None:
+    """Gradient checkpointing: keep only what passes between blocks, and run each block again in the backward pass."""
+    vae.encoder.recompute = vae.decoder.recompute = wanted
 
 
 def patchify_pixels(video: Float[Tensor, "b c F H W"], size: int) -> Float[Tensor, "b d F h w"]:
@@ -295,20 +306,20 @@ _STRIDES: dict[str, tuple[int, int, int]] = {
 
 def _encoder_block(block: Block, channels: int, config: VAEConfig) -> tuple[nn.Module, int]:
     """The module of an encoder entry, and the width behind it."""
-    padding = config.spatial_padding
+    causal, padding = config.causal_encoder, config.spatial_padding
     wider = channels * block.multiplier
     match block.kind:
         case "res_x":
-            return ResGroup(channels, block.num_layers, causal=True, padding=padding), channels
+            return ResGroup(channels, block.num_layers, causal=causal, padding=padding), channels
         case "res_x_y":
-            return ResBlock(channels, wider, causal=True, padding=padding), wider
+            return ResBlock(channels, wider, causal=causal, padding=padding), wider
         case "compress_time_res" | "compress_space_res" | "compress_all_res":
-            return SpaceToDepth(channels, wider, _STRIDES[block.kind], padding), wider
+            return SpaceToDepth(channels, wider, _STRIDES[block.kind], causal=causal, padding=padding), wider
         case "compress_all_x_y":
-            return CausalConv3d(channels, wider, causal=True, padding=padding, stride=(2, 2, 2)), wider
+            return CausalConv3d(channels, wider, causal=causal, padding=padding, stride=(2, 2, 2)), wider
         case _:
             stride = _STRIDES[block.kind]
-            return CausalConv3d(channels, channels, causal=True, padding=padding, stride=stride), channels
+            return CausalConv3d(channels, channels, causal=causal, padding=padding, stride=stride), channels
 
 
 def _decoder_block(block: Block, channels: int, config: VAEConfig) -> tuple[nn.Module, int]:
@@ -349,5 +360,32 @@ def _width_factor(block: Block) -> int:
     return block.multiplier if block.kind in ("res_x_y", "compress_all") else 1
 
 
-def _decode_through(block: nn.Module, x: Tensor, noise: NoiseMaps) -> Tensor:
-    return block(x, None, noise) if isinstance(block, ResBlock) else block(x)
+def _through(block: nn.Module, x: Tensor, t: Tensor | None = None, noise: NoiseMaps | None = None) -> Tensor:
+    match block:
+        case ResGroup():
+            return block(x, t, noise)
+        case ResBlock():
+            return block(x, None, noise)
+        case _:
+            return block(x)
+
+
+def _recomputed(block: nn.Module, x: Tensor, t: Tensor | None = None, noise: NoiseMaps | None = None) -> Tensor:
+    """A block whose inner values are not kept for the backward pass but computed again in it, with the same noise."""
+    drawn: list[Tensor] = []
+
+    def run(x: Tensor) -> Tensor:
+        former = iter(tuple(drawn))
+
+        def again(height: int, width: int) -> Tensor:
+            if (known := next(former, None)) is not None:
+                return known
+            assert noise is not None
+            drawn.append(noise(height, width))
+            return drawn[-1]
+
+        return _through(block, x, t, again)
+
+    result = checkpoint(run, x, use_reentrant=False, preserve_rng_state=False)
+    assert isinstance(result, Tensor)
+    return result

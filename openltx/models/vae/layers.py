@@ -193,11 +193,13 @@ class ResGroup(nn.Module):
 class SpaceToDepth(nn.Module):
     """Residual downsampling: (conv, then space-to-depth) + (space-to-depth, then mean over channel groups)."""
 
-    def __init__(self, in_channels: int, out_channels: int, stride: Stride, padding: SpatialPadding) -> None:
+    def __init__(
+        self, in_channels: int, out_channels: int, stride: Stride, *, causal: bool, padding: SpatialPadding
+    ) -> None:
         super().__init__()
         self.stride = stride
         self.group = in_channels * math.prod(stride) // out_channels
-        self.conv = CausalConv3d(in_channels, out_channels // math.prod(stride), causal=True, padding=padding)
+        self.conv = CausalConv3d(in_channels, out_channels // math.prod(stride), causal=causal, padding=padding)
 
     def forward(self, x: Float[Tensor, "b c f h w"]) -> Float[Tensor, "b d f2 h2 w2"]:
         if self.stride[0] == 2:

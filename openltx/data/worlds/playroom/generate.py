@@ -6,14 +6,11 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from fractions import Fraction
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from jaxtyping import UInt8
-
+from openltx.data.filling import clean_up, sole_user, write_clip
 from openltx.data.manifest import (
     MANIFEST,
     WORLD,
@@ -21,7 +18,6 @@ from openltx.data.manifest import (
     append_clip,
     read_manifest,
     read_world,
-    repair_manifest,
     write_world,
 )
 from openltx.data.worlds.playroom import captions
@@ -33,7 +29,7 @@ from openltx.errors import DataError
 
 VERSION = 1
 SIZE = 128
-KEYFRAME_EVERY, CRF = 8, 8
+CRF = 8
 
 
 def generate(
@@ -48,13 +44,13 @@ def generate(
     if clips < 1 or workers < 1:
         raise DataError(f"A world needs at least one clip and one worker; asked for {clips} and {workers}.")
     folder.mkdir(parents=True, exist_ok=True)
-    with _sole_user(folder):
+    with sole_user(folder):
         return _fill(folder, clips, seed, workers, progress or (lambda *_: None))
 
 
 def _fill(folder: Path, clips: int, seed: int, workers: int, progress: Callable[[int, int], None]) -> list[Clip]:
     _check_folder(folder, seed)
-    _clean_up(folder)
+    clean_up(folder)
     done = {clip.truth["scene"] for clip in read_manifest(folder)} if (folder / MANIFEST).exists() else set()
     missing = [index for index in range(clips) if index not in done]
     write_world(folder, describe(seed, max(clips, len(done))))
@@ -73,7 +69,7 @@ def make_clip(folder: Path, seed: int, index: int, renderer: Renderer) -> Clip:
     performance = perform(seed, index, renderer.size)
     frames = draw(performance, renderer)
     path = f"clips/{index // 1000:03d}/{index:06d}.mp4"
-    encode(folder / path, frames)
+    write_clip(folder / path, frames, float(FPS), crf=CRF)
     truth = truth_of(performance, seed, index)
     rng = caption_rng(seed, index)
     return Clip(
@@ -104,48 +100,6 @@ def describe(seed: int, clips: int) -> dict[str, Any]:
         "floors": list(FLOORS),
         "backdrops": list(BACKDROPS),
     }
-
-
-def encode(path: Path, frames: UInt8[np.ndarray, "F H W 3"]) -> None:
-    """Write an MP4 of high quality, in full colour resolution; a key frame every eight makes seeking quick."""
-    import av
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.stem}.{os.getpid()}.partial.mp4")
-    with av.open(str(partial), "w") as container:
-        options = {
-            "crf": str(CRF),
-            "preset": "fast",
-            "g": str(KEYFRAME_EVERY),
-            "x264-params": "threads=1:mbtree=0:log-level=none",  # mbtree: see media.writers
-        }
-        stream = container.add_stream("libx264", rate=Fraction(FPS), options=options)
-        stream.height, stream.width = frames.shape[1:3]
-        stream.pix_fmt = "yuv444p"
-        for frame in frames:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
-        container.mux(stream.encode())
-    partial.replace(path)
-
-
-@contextmanager
-def _sole_user(folder: Path) -> Iterator[None]:
-    """Hold the folder's lock, so that two runs never write one manifest."""
-    import fcntl
-
-    with (folder / ".lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise DataError(f"Another run is filling {folder}. Wait for it, or choose another --out.") from error
-        yield
-
-
-def _clean_up(folder: Path) -> None:
-    """Remove what a killed run left half written."""
-    repair_manifest(folder)
-    for partial in folder.glob("clips/*/*.partial.mp4"):
-        partial.unlink()
 
 
 def _check_folder(folder: Path, seed: int) -> None:

@@ -1,0 +1,12 @@
+"""``openltx train``: the steps from clips to a model file, and experiments. Each resumes where it was stopped."""
+
+from cyclopts import App
+
+from openltx.cli.train.ablation import ablation
+from openltx.cli.train.export import export
+from openltx.cli.train.flow import flow, latents
+from openltx.cli.train.vae import vae
+
+train_app = App(name="train", help="Train the Video-VAE or the transformer.")
+for _command in (vae, latents, flow, export, ablation):
+    train_app.command(_command)

@@ -1,0 +1,18 @@
+"""What the training commands have in common."""
+
+import dataclasses
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from openltx.training.config import RunConfig
+
+MaxSeconds = Annotated[float | None, Parameter(help="Stop with a checkpoint after this many seconds.")]
+Threads = Annotated[int | None, Parameter(help="CPU threads (default: torch's choice).")]
+Steps = Annotated[int | None, Parameter(help="Stop after this many steps in all (default: the recipe's).")]
+AllowChanges = Annotated[bool, Parameter(help="Resume although settings of the run have changed.", negative="")]
+
+
+def limited(config: RunConfig, steps: int | None, max_seconds: float | None, threads: int | None) -> RunConfig:
+    """The recipe's settings with what the command line says instead."""
+    return dataclasses.replace(config, steps=steps or config.steps, max_seconds=max_seconds, threads=threads)
