@@ -93,7 +93,7 @@ def test_norm_rotate(dtype: torch.dtype, angles: int | None) -> None:
 @DTYPES
 @pytest.mark.parametrize("shape", [(1,), (3, 5), (2, 700, 3)])
 def test_gelu(dtype: torch.dtype, shape: tuple[int, ...]) -> None:
-    x = (4 * torch.randn(shape)).to(dtype).requires_grad_()
+    x = (2 * torch.randn(shape)).to(dtype).requires_grad_()  # beyond about -7 the formula rounds to 0: the next test
     check(fused.gelu, lambda x: torch.nn.functional.gelu(x, approximate="tanh"), [x], TOLERANCE[dtype])
 
 
