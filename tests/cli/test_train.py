@@ -48,6 +48,20 @@ def test_the_four_steps_lead_from_clips_to_a_model_that_generates(clip_folder: P
     assert run("train", "export", "playroom", *source, "--flow-run", tmp_path / "flow", "-o", model) == 0
     video = openltx.generate(openltx.load(model, device="cpu"), prompt="a red ball", seed=0)
     assert video.frames.shape == (9, 32, 64, 3)
+    longer = (*flow[:-1], tmp_path / "longer", "--base", model)
+    assert run(*longer, "--steps", "1") == 0
+
+
+@pytest.mark.usefixtures("tiny_recipe")
+def test_a_base_of_another_architecture_is_refused(
+    clip_folder: Path, tiny_checkpoint: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    latents = ("train", "latents", "playroom", "--data", clip_folder, "--vae", tiny_checkpoint, "--limit", "1")
+    assert run(*latents, "--out", tmp_path / "latents") == 0
+    monkeypatch.setattr(playroom, "TRANSFORMER", replace(transformer_preset("tiny"), num_layers=5))
+    flow = ("train", "flow", "playroom", "--latents", tmp_path / "latents", "--vae", tiny_checkpoint)
+    assert run(*flow, "--out", tmp_path / "flow", "--base", tiny_checkpoint, "--steps", "1") == 2
+    assert "not of the recipe's architecture" in capfd.readouterr().err
 
 
 def test_an_unknown_recipe_is_named(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

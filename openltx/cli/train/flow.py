@@ -1,11 +1,15 @@
 """``openltx train latents`` and ``openltx train flow``."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
 from openltx.cli.train.options import AllowChanges, MaxSeconds, Steps, Threads, limited
 from openltx.errors import RunError
+
+if TYPE_CHECKING:
+    from openltx.models.transformer import TransformerConfig, VideoTransformer
 
 
 def latents(recipe: str, *, data: Path, vae: Path, out: Path, limit: int | None = None) -> None:
@@ -53,6 +57,7 @@ def flow(
     latents: Path,
     vae: Path,
     out: Path,
+    base: Path | None = None,
     steps: Steps = None,
     max_seconds: MaxSeconds = None,
     threads: Threads = None,
@@ -70,23 +75,22 @@ def flow(
         The model file whose VAE made them; sample videos are decoded with it.
     out
         Folder of the run: checkpoints, samples, logs.
+    base
+        Model file whose transformer the run starts from (default: from nothing).
     """
     from openltx.checkpoints.load import load_vae
     from openltx.checkpoints.text import MINILM, load_text_encoder
     from openltx.data.precompute import read_examples
     from openltx.models.bundle import LTXModel
-    from openltx.models.transformer import VideoTransformer, init_weights
     from openltx.recipes import playroom
     from openltx.training import loop
     from openltx.training.flow import FlowTask, inference_schedule
 
     require_recipe(recipe)
     config = limited(playroom.flow_run(out), steps, max_seconds, threads)
-    transformer = VideoTransformer(playroom.TRANSFORMER)
-    init_weights(transformer, torch.Generator().manual_seed(config.seed))
     model = LTXModel(
         name=recipe,
-        transformer=transformer,
+        transformer=starting_point(playroom.TRANSFORMER, base, config.seed),
         vae=load_vae(vae, dtype=torch.float32),
         text=load_text_encoder(MINILM),
         schedule=inference_schedule(playroom.FLOW),
@@ -94,6 +98,21 @@ def flow(
     )
     task = FlowTask(model, read_examples(latents), playroom.FLOW, playroom.FLOW_OPTIM, playroom.SAMPLE_PROMPTS)
     loop.run(task, config, allow_changes=allow_changes)
+
+
+def starting_point(config: "TransformerConfig", base: Path | None, seed: int) -> "VideoTransformer":
+    """The transformer at step 0, in float32: drawn from the seed, or that of ``base``; RunError if it does not fit."""
+    from openltx.checkpoints.load import load_transformer
+    from openltx.models.transformer import VideoTransformer, init_weights
+
+    if base is None:
+        transformer = VideoTransformer(config)
+        init_weights(transformer, torch.Generator().manual_seed(seed))
+        return transformer
+    transformer = load_transformer(base, dtype=torch.float32)
+    if transformer.config != config:
+        raise RunError(f"The transformer of {base} is not of the recipe's architecture: {transformer.config}.")
+    return transformer.train()
 
 
 def require_recipe(name: str) -> None:
