@@ -9,7 +9,7 @@ from typing import Any
 class TwoPass:
     """How a release makes a video in two passes.
 
-    downscale   the first pass is this much smaller than asked for, in width and height, rounded down to the 32-pixel grid
+    downscale   the first pass is smaller by this factor in width and height, rounded down to the 32-pixel grid
     first       settings of the first pass: fields of ``Sampling``
     second      settings of the second pass, at twice the size of the first
     """
