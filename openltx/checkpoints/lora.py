@@ -4,9 +4,9 @@
     diffusion_model.LAYER.lora_A.weight      ComfyUI's
     LAYER.lora_A.weight                      no prefix
 
-A is r x inputs and B is outputs x r; ``lora_down`` and ``lora_up`` are other names for them. LAYER is spelled as in the
-official files or as in diffusers. The scale alpha / r comes from the layer's ``alpha`` tensor, else from PEFT's settings in
-the header, else it is 1. An in-context LoRA is such a file too.
+A is r x inputs and B is outputs x r; ``lora_down`` and ``lora_up`` are other names for them. LAYER is spelled as in
+the official files or as in diffusers. The scale alpha / r comes from the layer's ``alpha`` tensor, else from PEFT's
+settings in the header, else it is 1. An in-context LoRA is such a file too.
 """
 
 import json

@@ -41,7 +41,7 @@ class Int8Linear(nn.Module):
     ) -> None:
         super().__init__()
         self.out_features, self.in_features = weight.shape
-        self.activation = activation
+        self.activation: Activation = activation
         padding = -self.out_features % PANEL
         bias = torch.zeros(self.out_features) if bias is None else bias.detach().float().cpu()
         self.register_buffer("scale", F.pad(scale, (0, padding)))

@@ -97,8 +97,8 @@ def merge(transformer: VideoTransformer, loras: Weighted) -> Undo:
     linears = {name: layer for name, (layer, _) in touched.items() if _is_mergeable(layer)}
     if len(linears) < len(touched):
         raise RequestError(
-            "A LoRA cannot be merged into weights of eight bits, nor into weights that are not in memory. Merge it before "
-            'they are quantised, or apply it (lora_mode="applied").'
+            "A LoRA cannot be merged into weights of eight bits, nor into weights that are not in memory. Merge it "
+            'before they are quantised, or apply it (lora_mode="applied").'
         )
     originals = {name: layer.weight for name, layer in linears.items()}
     for name, (_, changes) in touched.items():

@@ -150,10 +150,17 @@ BROKEN: dict[str, tuple[Callable[[Tensors], Tensors], str]] = {
     "A without B": (without("0.attn1.to_q.lora_B"), r"no counterpart.*0\.attn1\.to_q\.lora_A\.weight"),
     "B without A": (without("patchify_proj.lora_A"), r"no counterpart.*patchify_proj\.lora_B\.weight"),
     "alpha alone": (changed("proj_out.alpha", torch.ones(())), r"no counterpart.*proj_out\.alpha"),
-    "ranks differ": (changed("patchify_proj.lora_A.weight", torch.ones(3, 16)), r"lora_A\.weight is \[3, 16\].*\[32, 4\]"),
+    "ranks differ": (
+        changed("patchify_proj.lora_A.weight", torch.ones(3, 16)),
+        r"lora_A\.weight is \[3, 16\].*\[32, 4\]",
+    ),
     "no rank": (without("."), "holds no LoRA"),
     "rank 0": (
-        lambda made: made | {"diffusion_model.patchify_proj.lora_A.weight": torch.ones(0, 16)} | {"diffusion_model.patchify_proj.lora_B.weight": torch.ones(32, 0)},
+        lambda made: (
+            made
+            | {"diffusion_model.patchify_proj.lora_A.weight": torch.ones(0, 16)}
+            | {"diffusion_model.patchify_proj.lora_B.weight": torch.ones(32, 0)}
+        ),
         r"lora_A\.weight is \[0, 16\]",
     ),
     "a convolution": (changed("patchify_proj.lora_A.weight", torch.ones(4, 16, 1)), r"\[4, 16, 1\].*linear layers"),
@@ -162,7 +169,10 @@ BROKEN: dict[str, tuple[Callable[[Tensors], Tensors], str]] = {
         changed("patchify_proj.lora_A.weight", torch.ones(4, 16, dtype=torch.int8)),
         r"patchify_proj\.lora_A\.weight is stored as I8",
     ),
-    "NaN": (changed("patchify_proj.lora_A.weight", NAN), r"patchify_proj\.lora_A\.weight has 2 values.*NaN or infinite"),
+    "NaN": (
+        changed("patchify_proj.lora_A.weight", NAN),
+        r"patchify_proj\.lora_A\.weight has 2 values.*NaN or infinite",
+    ),
     "infinite alpha": (changed("patchify_proj.alpha", torch.tensor(float("inf"))), r"patchify_proj\.alpha has 1 value"),
     "DoRA": (changed("patchify_proj.dora_scale", torch.ones(32)), r"no part of a LoRA: .*dora_scale.*DoRA"),
     "a bias": (changed("patchify_proj.lora_B.bias", torch.ones(32)), r"no part of a LoRA: .*lora_B\.bias"),

@@ -190,16 +190,18 @@ def test_a_lora_of_another_width_says_for_which_release_it_is(transformer) -> No
     lora = random_lora({"transformer_blocks.0.attn1.to_q": (4096, 4096)}, rank=1)
     with pytest.raises(
         CheckpointError,
-        match=r"0\.safetensors .*4096 wide, as the 13B releases are.*the model is blocks 0 to 1 of a transformer 32 wide"
-        r".*attn1\.to_q is 4096 x 4096 instead of 32 x 32",
+        match=r"0\.safetensors .*4096 wide, as the 13B releases are.*the model is blocks 0 to 1 of a transformer 32"
+        r" wide.*attn1\.to_q is 4096 x 4096 instead of 32 x 32",
     ):
         merge(transformer, [(lora, 1.0)])
 
 
 def test_a_lora_of_a_deeper_model_names_its_blocks(transformer) -> None:
     names = [f"transformer_blocks.{i}.attn1.to_q" for i in range(4)]
-    lora = random_lora({name: (32, 32) for name in names}, rank=1)
-    with pytest.raises(CheckpointError, match=r"blocks 0 to 3 .*2 of its layers are not in the model, such as .*2\.attn"):
+    lora = random_lora(dict.fromkeys(names, (32, 32)), rank=1)
+    with pytest.raises(
+        CheckpointError, match=r"blocks 0 to 3 .*2 of its layers are not in the model, such as .*2\.attn"
+    ):
         apply(transformer, [(lora, 1.0)])
 
 

@@ -66,7 +66,9 @@ def write(path: Path, alpha: int, layout: str) -> Path:
 
 
 @pytest.mark.parametrize("put_on", [merge, apply])
-@pytest.mark.parametrize(("layout", "alpha", "strength"), [("diffusers", 6, 1.0), ("comfyui", 4, 1.0), ("diffusers", 4, -0.7)])
+@pytest.mark.parametrize(
+    ("layout", "alpha", "strength"), [("diffusers", 6, 1.0), ("comfyui", 4, 1.0), ("diffusers", 4, -0.7)]
+)
 @torch.no_grad()
 def test_the_same_file_at_the_same_strength_is_the_same_network(
     tmp_path: Path, put_on, layout: str, alpha: int, strength: float

@@ -12,8 +12,8 @@ from safetensors.torch import load_file, save_file
 import openltx
 from openltx import CheckpointError, GenerationRequest, Generator, LTXModel, RequestError
 from openltx.checkpoints import load_lora
-from openltx.checkpoints.load import linear_shapes_of
 from openltx.checkpoints.header import read_header
+from openltx.checkpoints.load import linear_shapes_of
 from openltx.checkpoints.single_file import header_config
 from openltx.cli import main
 from openltx.geometry import patchify
@@ -94,9 +94,7 @@ def test_a_loaded_model_samples_with_its_loras_merged_or_applied(
     assert relative(merged, latents(tiny_model)) > 0.01
 
 
-def test_weights_merged_in_the_file_give_the_same_video(
-    tiny_checkpoint: Path, lora: Path, tmp_path: Path
-) -> None:
+def test_weights_merged_in_the_file_give_the_same_video(tiny_checkpoint: Path, lora: Path, tmp_path: Path) -> None:
     """The formula, done to the file's tensors by hand."""
     tensors, changes = load_file(tiny_checkpoint), load_file(lora)
     for name, down in changes.items():
