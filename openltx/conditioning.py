@@ -203,6 +203,12 @@ def _require_fitting(item: Item, start: Tensor, shape: LatentShape) -> None:
             raise RequestError(
                 f"An edit in place needs latents and mask of the whole video, {shape.frames} x {h} x {w}."
             )
+    elif isinstance(item, Reference):
+        if f > shape.frames:
+            raise RequestError(
+                f"A reference of {8 * f - 7} frames is longer than the video of {8 * shape.frames - 7}: it may have at "
+                "most as many. Cut it, or ask for more frames."
+            )
     elif isinstance(item, Given):
         _require_place(item.frame, 8 * f - 7, 8 * shape.frames - 7)
 

@@ -2,6 +2,7 @@
 
 from openltx.checkpoints.fingerprint import fingerprint
 from openltx.checkpoints.load import load_bundle, load_transformer, load_vae
+from openltx.checkpoints.lora import load_lora
 from openltx.checkpoints.single_file import FileReport, inspect_file, save_single_file
 
 __all__ = [
@@ -9,6 +10,7 @@ __all__ = [
     "fingerprint",
     "inspect_file",
     "load_bundle",
+    "load_lora",
     "load_transformer",
     "load_vae",
     "save_single_file",

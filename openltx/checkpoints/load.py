@@ -69,6 +69,13 @@ def load_vae(path: str | Path, dtype: torch.dtype | None = None, device: Device 
     return _build(VideoAutoencoder, config, path, tensors, dtype, device)
 
 
+def linear_shapes_of(name: str | Path) -> dict[str, tuple[int, ...]]:
+    """(outputs, inputs) of the transformer's linear layers by name, from a model's header alone."""
+    _, tensors = _transformer_source(_locate(name))
+    weights = {name: stored.shape for name, stored in tensors.items() if name.endswith(".weight")}
+    return {name.removesuffix(".weight"): shape for name, shape in weights.items() if len(shape) == 2}
+
+
 def _transformer_source(path: Path) -> tuple[TransformerConfig, dict[str, StoredTensor]]:
     return diffusers.transformer_source(path) if path.is_dir() else single_file.transformer_source(read_header(path))
 

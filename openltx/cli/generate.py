@@ -6,6 +6,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from openltx.cli.output import free_name, make, open_generator, require_place_for, save, save_contact_sheet
+from openltx.pipelines.loras import LoRAMode
 from openltx.pipelines.request import GenerationRequest
 from openltx.pipelines.residency import Device, Precision
 
@@ -19,6 +20,8 @@ def generate(
     device: Device = "auto",
     precision: Precision = "auto",
     compile: Annotated[bool, Parameter(negative=())] = False,
+    lora: Annotated[tuple[str, ...], Parameter(consume_multiple=True, negative_iterable="")] = (),
+    lora_mode: LoRAMode = "auto",
 ) -> None:
     """Make a video from a prompt, or from a picture and a prompt.
 
@@ -39,11 +42,17 @@ def generate(
         memory of bfloat16 in the transformer's blocks.
     compile
         Let torch.compile fuse the transformer's blocks (accelerators only): the first step waits for it.
+    lora
+        LoRA files, FILE or FILE:STRENGTH, as many as you like. Strength 1 is as trained, below 0 leads away from it.
+    lora_mode
+        merged: add LoRAs to the weights; applied: compute them beside the weights, which is slower, and exact in
+        bfloat16; auto: applied with int8, else merged.
     """
     for path in (output, contact_sheet):
         if path is not None:
             require_place_for(path)
-    video = make(open_generator(model, device, precision, compile=compile), request)
+    generator = open_generator(model, device, precision, compile=compile, loras=lora, lora_mode=lora_mode)
+    video = make(generator, request)
     save(video, output or free_name(video.request))
     if contact_sheet is not None:
         save_contact_sheet(video, contact_sheet)

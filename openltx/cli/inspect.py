@@ -1,6 +1,7 @@
 """``openltx inspect``: the request inside a picture or video, or the config, tensors and hash of a weight file."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -8,8 +9,10 @@ from cyclopts import Parameter
 from rich.console import Console
 from rich.table import Table
 
+from openltx.checkpoints.header import Header, read_header
+from openltx.checkpoints.lora import describe_lora, is_lora
 from openltx.checkpoints.single_file import FileReport, inspect_file
-from openltx.errors import MediaError
+from openltx.errors import CheckpointError, MediaError
 from openltx.media.io import read_metadata
 
 
@@ -35,11 +38,13 @@ def _media(file: Path) -> dict[str, Any]:
     metadata = read_metadata(file)
     if "request" not in metadata:
         raise MediaError(f"{file} carries no request: it was not made by openltx, or another program rewrote it.")
-    return {name: _parsed(value) if name == "request" else value for name, value in metadata.items()}
+    return {name: _parsed(value) if name in ("request", "loras") else value for name, value in metadata.items()}
 
 
 def _weights(report: FileReport) -> dict[str, Any]:
+    header = read_header(report.path)
     return {
+        **({"lora": _lora(header)} if is_lora(header) else {}),
         "sha256": report.sha256,
         "parameters": report.num_parameters,
         "metadata": {name: _parsed(value) for name, value in report.metadata.items()},
@@ -48,6 +53,14 @@ def _weights(report: FileReport) -> dict[str, Any]:
             {"name": tensor.name, "dtype": tensor.dtype, "shape": list(tensor.shape)} for tensor in report.tensors
         ],
     }
+
+
+def _lora(header: Header) -> dict[str, Any]:
+    """What the LoRA changes, or why openltx cannot use it."""
+    try:
+        return asdict(describe_lora(header))
+    except CheckpointError as error:
+        return {"problem": str(error)}
 
 
 def _parsed(text: str) -> Any:
@@ -63,6 +76,10 @@ def _show(report: dict[str, Any]) -> None:
     for name, value in report.items():
         if name == "tensors":
             console.print(_tensor_table(value))
+        elif name == "loras":
+            for lora in value:
+                line = f"{'lora':20} {lora['name']}, strength {lora['strength']:g}, {lora['fingerprint']}"
+                console.print(line, markup=False, soft_wrap=True)
         elif isinstance(value, dict) and name == "request":
             for field, wish in value.items():
                 console.print(f"{field:20} {wish}", markup=False, soft_wrap=True)

@@ -21,7 +21,7 @@ class Linear(nn.Linear):
 
     def __init__(self, in_features: int, out_features: int, *, activation: Activation = "none") -> None:
         super().__init__(in_features, out_features)
-        self.activation = activation
+        self.activation: Activation = activation
 
     def forward(self, input: Float[Tensor, "*rows c"]) -> Float[Tensor, "*rows d"]:
         if _onednn(input, self.weight):

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from openltx.flow.schedule import Schedule
+from openltx.models.lora import UsedLoRA
 from openltx.models.text import TextEncoder
 from openltx.models.transformer import VideoTransformer
 from openltx.models.vae.autoencoder import VideoAutoencoder
@@ -17,6 +18,7 @@ class LTXModel:
     schedule     its inference schedule
     sampling     its default settings (steps, cfg, decode_timestep, frames, ...), empty if it states none
     fingerprint  the first 16 hexadecimal digits of the SHA-256 of its weight files
+    loras        the LoRAs that the transformer carries
     """
 
     name: str
@@ -26,3 +28,4 @@ class LTXModel:
     schedule: Schedule
     sampling: dict[str, Any] = field(default_factory=dict)
     fingerprint: str = ""
+    loras: tuple[UsedLoRA, ...] = ()

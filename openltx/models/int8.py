@@ -23,7 +23,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from openltx.kernels.library import native, usable
-from openltx.kernels.linear import Linear
+from openltx.kernels.linear import Activation, Linear
 from openltx.models.transformer import VideoTransformer
 
 PANEL, ROWS = 64, 6  # of native/int8.c
@@ -37,11 +37,11 @@ class Int8Linear(nn.Module):
         weight: Int8[Tensor, "d c"],
         scale: Float[Tensor, "d"],
         bias: Float[Tensor, "d"] | None,
-        activation: str = "none",
+        activation: Activation = "none",
     ) -> None:
         super().__init__()
         self.out_features, self.in_features = weight.shape
-        self.activation = activation
+        self.activation: Activation = activation
         padding = -self.out_features % PANEL
         bias = torch.zeros(self.out_features) if bias is None else bias.detach().float().cpu()
         self.register_buffer("scale", F.pad(scale, (0, padding)))

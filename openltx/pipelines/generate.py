@@ -11,9 +11,10 @@ with "renoise" it goes to 0 and the decoder is given a little fresh noise, as th
 
 import functools
 import inspect
+import json
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Concatenate, ParamSpec
 
@@ -34,6 +35,7 @@ from openltx.media.contact_sheet import contact_sheet
 from openltx.media.io import write_video
 from openltx.media.transforms import crop_to, to_frames
 from openltx.models.bundle import LTXModel
+from openltx.models.lora import UsedLoRA
 from openltx.models.transformer import Context
 from openltx.models.vae.streaming import decode_stream
 from openltx.noise import derived_generator, randn
@@ -58,6 +60,7 @@ class Video:
     model: str
     fingerprint: str
     seconds_taken: float
+    loras: tuple[UsedLoRA, ...] = ()
 
     def save(self, path: Path | str) -> Sequence[Path]:
         """Write to ``path`` by its suffix (.mp4, .gif, .webp, .png) with the request embedded; gives the files written.
@@ -71,6 +74,8 @@ class Video:
             "openltx": openltx.__version__,
             "seconds_taken": f"{self.seconds_taken:.2f}",
         }
+        if self.loras:
+            metadata["loras"] = json.dumps([asdict(lora) for lora in self.loras])
         return write_video(path, self.frames, self.fps, metadata)
 
     def contact_sheet(self, path: Path | str) -> None:
@@ -122,6 +127,7 @@ class Generator:
             model=self.model.name,
             fingerprint=self.model.fingerprint,
             seconds_taken=time.perf_counter() - started,
+            loras=self.model.loras,
         )
 
     def resolve(self, request: GenerationRequest) -> GenerationRequest:

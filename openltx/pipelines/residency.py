@@ -1,5 +1,6 @@
 """Where a model lives: the device and the number format are chosen here, once, and never inside a pipeline."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -13,13 +14,20 @@ from openltx.kernels.volume import lay_out_kernels
 from openltx.models.bundle import LTXModel
 from openltx.models.int8 import quantize
 from openltx.models.transformer import VideoTransformer
+from openltx.pipelines.loras import LoRAMode, LoRAWish, put_on, read_loras, weights_key
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
 Precision = Literal["auto", "float32", "bfloat16", "int8"]
 
 
 def load(
-    name: str | Path = "playroom", *, device: Device = "auto", precision: Precision = "auto", compile: bool = False
+    name: str | Path = "playroom",
+    *,
+    device: Device = "auto",
+    precision: Precision = "auto",
+    compile: bool = False,
+    loras: Sequence[LoRAWish] = (),
+    lora_mode: LoRAMode = "auto",
 ) -> LTXModel:
     """A model by name (the bundled "playroom") or by the path of its weight file, ready on ``device``.
 
@@ -30,8 +38,12 @@ def load(
     compile     let ``torch.compile`` fuse each block, in place: the first step of a new size waits for it;
                 torch keeps the result in its own cache. For accelerators; on a CPU it would replace the kernels of
                 ``openltx.kernels``, and is refused
+    loras       LoRA files: "FILE", "FILE:STRENGTH", or pairs of both
+    lora_mode   "merged" adds them to the weights, before these are quantised; "applied" computes them beside the
+                weights; "auto" takes "applied" for int8, whose cache then serves every LoRA, else "merged"
 
-    Raises ``CheckpointError`` for an unknown or damaged model, ``RequestError`` for what this machine does not have.
+    Raises ``CheckpointError`` for an unknown or damaged model or LoRA, ``RequestError`` for what this machine does not
+    have.
     """
     place = choose_device(device)
     if precision == "int8" and place.type != "cpu":
@@ -41,9 +53,14 @@ def load(
             "Compiling is for accelerators: on the CPU it would replace the built-in kernels. Leave it out."
         )
     dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16}.get(precision) or fast_dtype(place)
+    adapters = read_loras(loras, name)
     model = load_bundle(name, dtype=dtype, device=place)
+    if lora_mode == "merged":
+        model, _ = put_on(model, adapters, lora_mode)
     if precision == "int8":
-        quantize(model.transformer, cache_folder() / "int8" / f"{model.name}-{model.fingerprint}.safetensors")
+        quantize(model.transformer, cache_folder() / "int8" / f"{weights_key(model)}.safetensors")
+    if lora_mode != "merged":
+        model, _ = put_on(model, adapters, lora_mode)
     lay_out_kernels(model.vae)
     if compile:
         compile_blocks(model.transformer)

@@ -8,6 +8,7 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTens
 from openltx.flow.guidance import Guidance, guide
 from openltx.flow.path import TokenState
 from openltx.flow.solvers import euler
+from openltx.models.lora import LoRA, LowRank, apply, linear_shapes
 from openltx.models.transformer import Skip, TransformerConfig, VideoTransformer, distinct_times
 from openltx.pipelines.residency import compile_blocks
 
@@ -61,6 +62,21 @@ def test_compiling_block_by_block_in_place_keeps_the_names(step) -> None:
     compile_blocks(model, backend="aot_eager")
     torch.testing.assert_close(model.step(*arguments), expected, rtol=1e-4, atol=1e-4)
     assert list(model.state_dict()) == names
+
+
+@torch.no_grad()
+def test_applied_loras_are_compiled_with_their_block(step) -> None:
+    model, arguments = step
+    layers = {
+        name: LowRank(torch.randn(2, c) * 0.1, torch.randn(d, 2) * 0.1) for name, (d, c) in linear_shapes(model).items()
+    }
+    plain = model.step(*arguments)
+    apply(model, [(LoRA(name="a.safetensors", layers=layers), 0.7)])
+    expected = model.step(*arguments)
+    torch._dynamo.reset()
+    compile_blocks(model, backend="aot_eager")
+    torch.testing.assert_close(model.step(*arguments), expected, rtol=1e-4, atol=1e-4)
+    assert not torch.allclose(plain, expected, rtol=1e-2)
 
 
 def test_the_denoising_loop_reads_nothing_back_from_the_device() -> None:
