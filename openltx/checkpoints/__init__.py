@@ -1,8 +1,9 @@
 """Weight files: reading the official single files and diffusers folders, strictly, and writing the former."""
 
 from openltx.checkpoints.fingerprint import fingerprint
-from openltx.checkpoints.load import load_bundle, load_transformer, load_vae
+from openltx.checkpoints.load import load_bundle, load_transformer, load_upsampler, load_vae
 from openltx.checkpoints.single_file import FileReport, inspect_file, save_single_file
+from openltx.checkpoints.upsampler import save_upsampler
 
 __all__ = [
     "FileReport",
@@ -10,6 +11,8 @@ __all__ = [
     "inspect_file",
     "load_bundle",
     "load_transformer",
+    "load_upsampler",
     "load_vae",
     "save_single_file",
+    "save_upsampler",
 ]

@@ -6,6 +6,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from openltx.cli.output import free_name, make, open_generator, require_place_for, save, save_contact_sheet
+from openltx.cli.two_pass import UpscalerFlags
 from openltx.pipelines.request import GenerationRequest
 from openltx.pipelines.residency import Device, Precision
 
@@ -19,6 +20,7 @@ def generate(
     device: Device = "auto",
     precision: Precision = "auto",
     compile: Annotated[bool, Parameter(negative=())] = False,
+    two_pass: Annotated[UpscalerFlags | None, Parameter(name="*", consume_multiple=True, negative_iterable="")] = None,
 ) -> None:
     """Make a video from a prompt, or from a picture and a prompt.
 
@@ -43,7 +45,10 @@ def generate(
     for path in (output, contact_sheet):
         if path is not None:
             require_place_for(path)
-    video = make(open_generator(model, device, precision, compile=compile), request)
+    generator = open_generator(model, device, precision, compile=compile)
+    if two_pass is not None and two_pass.upscaler is not None:
+        generator = two_pass.open(generator.model, device, precision)
+    video = make(generator, request)
     save(video, output or free_name(video.request))
     if contact_sheet is not None:
         save_contact_sheet(video, contact_sheet)

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from openltx.checkpoints.single_file import FileReport, inspect_file
+from openltx.checkpoints.upsampler import upsampler_in
 from openltx.errors import MediaError
 from openltx.media.io import read_metadata
 
@@ -33,13 +34,16 @@ def inspect(file: Path, *, as_json: Annotated[bool, Parameter(name="--json", neg
 def _media(file: Path) -> dict[str, Any]:
     """What ``Video.save`` put into the file."""
     metadata = read_metadata(file)
-    if "request" not in metadata:
+    if "request" not in metadata and "upscaled" not in metadata:
         raise MediaError(f"{file} carries no request: it was not made by openltx, or another program rewrote it.")
-    return {name: _parsed(value) if name == "request" else value for name, value in metadata.items()}
+    return {name: _parsed(value) if name in ("request", "two_pass") else value for name, value in metadata.items()}
 
 
 def _weights(report: FileReport) -> dict[str, Any]:
+    upsampler = upsampler_in(report)
+    holds = {} if upsampler is None else {"holds": f"a latent upsampler for {upsampler.enlarges}"}
     return {
+        **holds,
         "sha256": report.sha256,
         "parameters": report.num_parameters,
         "metadata": {name: _parsed(value) for name, value in report.metadata.items()},
