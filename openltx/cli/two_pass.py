@@ -10,9 +10,8 @@ from rich.console import Console
 
 from openltx.errors import RequestError
 from openltx.models.bundle import LTXModel
-from openltx.pipelines.request import as_tuples
 from openltx.pipelines.residency import Device, Precision, load
-from openltx.pipelines.two_pass import TwoPass, TwoPassGenerator
+from openltx.pipelines.two_pass import TwoPass, TwoPassGenerator, settings_from_json
 from openltx.pipelines.upscale import load_upscaler
 
 
@@ -24,8 +23,8 @@ class UpscalerFlags:
     """Make the video in two passes with this spatial upscaler; or enlarge and refine the given video."""
     second_model: str | None = None
     """The model of the second pass, if it is another."""
-    downscale: float = 2 / 3
-    """How much smaller than asked for the first pass is, in width and height."""
+    downscale: float | None = None
+    """How much smaller than asked for the first pass is, in width and height; 2/3 if left out."""
     first_pass: tuple[str, ...] = ()
     """Settings of the first pass alone, as NAME=VALUE with a value in JSON: steps=30 skip_final=3."""
     second_pass: tuple[str, ...] = ()
@@ -38,11 +37,17 @@ class UpscalerFlags:
                 f"{', '.join(given)} is for two passes, which need an upscaler: name its file too (--upscaler FILE)."
             )
 
+    def over(self, passes: TwoPass) -> TwoPass:
+        """These flags laid over the settings of a model's two passes."""
+        return TwoPass(
+            downscale=passes.downscale if self.downscale is None else self.downscale,
+            first={**passes.first, **parse_settings(self.first_pass)},
+            second={**passes.second, **parse_settings(self.second_pass)},
+        )
+
     def open(self, model: LTXModel, device: Device, precision: Precision) -> TwoPassGenerator:
         """Load upscaler and second model, saying so meanwhile."""
-        passes = TwoPass(
-            downscale=self.downscale, first=parse_settings(self.first_pass), second=parse_settings(self.second_pass)
-        )
+        passes = self.over(TwoPass())
         assert self.upscaler is not None
         with Console(stderr=True).status(f"Loading {self.upscaler} ..."):
             upscaler = load_upscaler(self.upscaler, model.vae)
@@ -63,4 +68,4 @@ def parse_settings(words: Sequence[str]) -> dict[str, Any]:
             settings[name.strip().replace("-", "_")] = json.loads(text)
         except ValueError:
             settings[name.strip().replace("-", "_")] = text.strip()
-    return as_tuples(settings)
+    return settings_from_json(settings)

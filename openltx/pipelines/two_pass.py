@@ -11,13 +11,17 @@ refine a video that exists (a request's ``video``), then with any upscaler: one 
 One seed serves both passes, and the prompt is encoded once. Given pictures and clips are encoded at either pass's size.
 """
 
+import builtins
 import json
 import math
 import secrets
 import time
+import types
+import typing
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields, replace
-from typing import Any
+from typing import Any, get_args, get_origin, get_type_hints
 
 import numpy as np
 import torch
@@ -78,7 +82,7 @@ class TwoPass:
         """The inverse of ``to_json``; raises ``RequestError`` for anything that is not such an object."""
         try:
             values = dict(json.loads(text))
-            parts = {name: as_tuples(values.pop(name, {})) for name in ("first", "second")}
+            parts = {name: settings_from_json(values.pop(name, {})) for name in ("first", "second")}
             return TwoPass(**values, **parts)
         except (TypeError, ValueError, AttributeError) as error:
             raise RequestError(f"These are not settings of two passes: {error}.") from error
@@ -106,6 +110,17 @@ class Plan:
             first={} if self.first is None else _settings_of(self.first),
             second=_settings_of(self.second),
         )
+
+
+def settings_from_json(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of a pass with JSON's numbers and lists as ``Sampling`` has them; ``RequestError`` for other kinds."""
+    kinds, settings = get_type_hints(Sampling), {}
+    for name, value in values.items():
+        try:
+            settings[name] = _as_kind(value, kinds[name]) if name in kinds else value
+        except ValueError as error:
+            raise RequestError(f"{name}={value!r} is not possible in a pass: it is a {kinds[name]}.") from error
+    return settings
 
 
 class TwoPassGenerator:
@@ -307,6 +322,25 @@ class TwoPassGenerator:
 def _with_settings(request: GenerationRequest, settings: Mapping[str, Any]) -> GenerationRequest:
     """The request with what it leaves open filled in from a pass's settings."""
     return replace(request, **{name: value for name, value in settings.items() if getattr(request, name) is None})
+
+
+def _as_kind(value: Any, kind: Any) -> Any:
+    """A value of JSON as a type of ``Sampling``'s fields; ValueError if it is of another."""
+    choices = get_args(kind)
+    match get_origin(kind):
+        case types.UnionType | typing.Union:
+            for choice in choices:
+                with suppress(ValueError):
+                    return _as_kind(value, choice)
+        case typing.Literal if value in choices:
+            return value
+        case builtins.tuple if isinstance(value, list | tuple):
+            return tuple(_as_kind(one, choices[0]) for one in value)
+        case None if kind is float and type(value) in (int, float):
+            return float(value)
+        case None if type(value) is kind:
+            return value
+    raise ValueError
 
 
 def _starting_later(request: GenerationRequest, defaults: Sampling) -> GenerationRequest:

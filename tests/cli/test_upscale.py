@@ -78,6 +78,8 @@ def test_generate_refines_a_video_in_time(tiny_checkpoint: Path, upscaler_files:
         (["--upscaler", "{space}", "--first-pass", "steps"], "write NAME=VALUE"),
         (["--upscaler", "{space}", "--first-pass", "step=3"], '"step" is not a setting'),
         (["--upscaler", "{space}", "--first-pass", "steps=0"], "steps=0 is not possible"),
+        (["--upscaler", "{space}", "--first-pass", "steps=many"], "steps='many' is not possible"),
+        (["--upscaler", "{space}", "--second-pass", "times=0.5"], "times=0.5 is not possible"),
         (["--upscaler", "{time}"], "need an upscaler for space"),
         (["--upscaler", "missing.safetensors"], "no file missing.safetensors"),
     ],

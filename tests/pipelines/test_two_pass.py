@@ -265,6 +265,19 @@ def test_what_are_no_settings_of_two_passes_is_refused(text: str) -> None:
         TwoPass.from_json(text)
 
 
+def test_numbers_and_lists_of_json_become_what_a_pass_has() -> None:
+    passes = TwoPass(
+        first={"cfg": 1.0, "skip_blocks": ((), (1, 2)), "cfg_star": True, "stg": (1.0, 2.0), "steps": 3},
+        second={"times": (0.9, 0.5), "skip_blocks": (27,), "stg_mode": "residual", "tone_map": 1.0},
+    )
+    assert TwoPass.from_json(passes.to_json()) == passes
+    first = TwoPass.from_json('{"first": {"cfg": 2, "stg": [1, 2]}}').first
+    assert [type(value) for value in (first["cfg"], *first["stg"])] == [float] * 3
+    for setting in ('"steps": 2.5', '"steps": true', '"cfg": "3"', '"stg_mode": "all"', '"times": 1', '"cfg": [[1]]'):
+        with pytest.raises(RequestError, match="is not possible in a pass"):
+            TwoPass.from_json(f'{{"second": {{{setting}}}}}')
+
+
 def test_latents_are_noised_to_the_first_time(tiny_model: LTXModel) -> None:
     generator, z = Generator(tiny_model), torch.randn(1, 16, 2, 1, 2)
     noise = generator.prepare(GenerationRequest(PROMPT, seed=1)).state.tokens
