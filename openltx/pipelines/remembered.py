@@ -23,5 +23,6 @@ class RememberedTexts:
         if unknown:
             fresh = self._encoder.encode(unknown)
             self._known |= dict(zip(unknown, zip(fresh.embeddings, fresh.mask, strict=True), strict=True))
-        states, masks = zip(*(self._known[prompt] for prompt in prompts), strict=True)
-        return TextContext(pad_sequence(states, batch_first=True), pad_sequence(masks, batch_first=True))
+        known = [self._known[prompt] for prompt in prompts]
+        states = pad_sequence([states for states, _ in known], batch_first=True)
+        return TextContext(states, pad_sequence([mask for _, mask in known], batch_first=True))

@@ -82,8 +82,8 @@ class TwoPass:
         """The inverse of ``to_json``; raises ``RequestError`` for anything that is not such an object."""
         try:
             values = dict(json.loads(text))
-            parts = {name: settings_from_json(values.pop(name, {})) for name in ("first", "second")}
-            return TwoPass(**values, **parts)
+            first, second = (settings_from_json(values.pop(name, {})) for name in ("first", "second"))
+            return TwoPass(first=first, second=second, **values)
         except (TypeError, ValueError, AttributeError) as error:
             raise RequestError(f"These are not settings of two passes: {error}.") from error
 
