@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from openltx.pipelines.generate import Generator, Video, generate
     from openltx.pipelines.request import GenerationRequest
     from openltx.pipelines.residency import load
+    from openltx.pipelines.two_pass import TwoPass, TwoPassGenerator
+    from openltx.pipelines.upscale import load_upscaler, upscale
 
 __all__ = [
     "AssetError",
@@ -41,19 +43,27 @@ __all__ = [
     "OpenLTXError",
     "RequestError",
     "RunError",
+    "TwoPass",
+    "TwoPassGenerator",
     "Video",
     "__version__",
     "generate",
     "load",
+    "load_upscaler",
+    "upscale",
 ]
 
 _HOMES = {
     "GenerationRequest": "openltx.pipelines.request",
     "Generator": "openltx.pipelines.generate",
     "LTXModel": "openltx.models.bundle",
+    "TwoPass": "openltx.pipelines.two_pass",
+    "TwoPassGenerator": "openltx.pipelines.two_pass",
     "Video": "openltx.pipelines.generate",
     "generate": "openltx.pipelines.generate",
     "load": "openltx.pipelines.residency",
+    "load_upscaler": "openltx.pipelines.upscale",
+    "upscale": "openltx.pipelines.upscale",
 }
 _SUBPACKAGES = {
     "checkpoints",

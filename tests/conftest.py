@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import openltx
+from openltx.checkpoints import save_upsampler
 from openltx.checkpoints.config import official_schedule
 from openltx.checkpoints.single_file import save_single_file
 from openltx.data.manifest import Clip, append_clip
@@ -18,6 +19,7 @@ from openltx.media.io import write_video
 from openltx.models.bundle import LTXModel
 from openltx.models.presets import transformer_preset, vae_preset
 from openltx.models.transformer import VideoTransformer
+from openltx.models.upsampler import LatentUpsampler, UpsamplerConfig
 from openltx.models.vae.autoencoder import VideoAutoencoder
 
 torch.set_num_threads(1)
@@ -56,6 +58,22 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiny_model(tiny_checkpoint: Path) -> LTXModel:
     """The model of ``tiny_checkpoint`` on the CPU."""
     return openltx.load(tiny_checkpoint, device="cpu", precision="float32")
+
+
+@pytest.fixture(scope="session")
+def upscaler_files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Upscaler files with random weights for the latents of ``tiny_model``: for space, for time, for both."""
+    folder = tmp_path_factory.mktemp("upscalers")
+    kinds = {"space": (True, False), "time": (False, True), "both": (True, True)}
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        for name, (spatial, temporal) in kinds.items():
+            config = UpsamplerConfig(
+                in_channels=16, mid_channels=32, num_blocks_per_stage=1,
+                spatial_upsample=spatial, temporal_upsample=temporal,
+            )  # fmt: skip
+            save_upsampler(folder / f"{name}.safetensors", LatentUpsampler(config), dtype=torch.float32)
+    return {name: folder / f"{name}.safetensors" for name in kinds}
 
 
 @pytest.fixture(scope="session")

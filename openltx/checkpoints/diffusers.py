@@ -39,6 +39,12 @@ def vae_source(folder: Path) -> tuple[VAEConfig, Tensors]:
     return config, vae_table(config).inverse.apply(_tensors(part))
 
 
+def upsampler_source(folder: Path) -> tuple[Json, Tensors]:
+    """The config.json and the tensors of a folder's latent upsampler; both have the official names."""
+    part = _part(folder, "latent_upsampler", "LTXLatentUpsamplerModel")
+    return _read_json(part / "config.json"), _tensors(part)
+
+
 def schedule(folder: Path) -> Schedule | None:
     """The folder's inference schedule, or None if it has no ``scheduler/``.
 
@@ -157,7 +163,7 @@ def _part(folder: Path, name: str, class_name: str) -> Path:
             return part
     raise CheckpointError(
         f"{folder} holds no {name} in the diffusers layout: {name}/config.json with _class_name {class_name} is "
-        "missing. Give the folder that has transformer/ and vae/ in it, or a .safetensors file."
+        f"missing. Give the folder that has {name}/ in it, or a .safetensors file."
     )
 
 

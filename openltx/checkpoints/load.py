@@ -21,11 +21,13 @@ from openltx.checkpoints.config import is_causal_release, schedule_from_official
 from openltx.checkpoints.fingerprint import file_sha256
 from openltx.checkpoints.header import Header, StoredTensor, read_header, read_tensors
 from openltx.checkpoints.text import load_text_encoder
+from openltx.checkpoints.upsampler import upsampler_source
 from openltx.errors import CheckpointError
 from openltx.flow.schedule import Schedule
 from openltx.models.bundle import LTXModel
 from openltx.models.text import TextEncoder
 from openltx.models.transformer import TransformerConfig, VideoTransformer
+from openltx.models.upsampler import LatentUpsampler, UpsamplerConfig
 from openltx.models.vae.autoencoder import VAEConfig, VideoAutoencoder
 
 Device = torch.device | str | None
@@ -76,6 +78,13 @@ def linear_shapes_of(name: str | Path) -> dict[str, tuple[int, ...]]:
     return {name.removesuffix(".weight"): shape for name, shape in weights.items() if len(shape) == 2}
 
 
+def load_upsampler(path: str | Path, dtype: torch.dtype | None = None, device: Device = None) -> LatentUpsampler:
+    """A latent upsampler from its official single file or a diffusers folder, as ``dtype`` (None: as stored)."""
+    path = Path(path)
+    config, tensors = upsampler_source(path)
+    return _build(LatentUpsampler, config, path, tensors, dtype, device)
+
+
 def _transformer_source(path: Path) -> tuple[TransformerConfig, dict[str, StoredTensor]]:
     return diffusers.transformer_source(path) if path.is_dir() else single_file.transformer_source(read_header(path))
 
@@ -86,7 +95,7 @@ def _vae_source(path: Path) -> tuple[VAEConfig, dict[str, StoredTensor]]:
 
 def _build(
     kind: type[Network],
-    config: TransformerConfig | VAEConfig,
+    config: TransformerConfig | VAEConfig | UpsamplerConfig,
     path: Path,
     stored: Mapping[str, StoredTensor],
     dtype: torch.dtype | None,

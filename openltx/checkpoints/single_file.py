@@ -138,9 +138,6 @@ def save_single_file(
     ``metadata`` are our own entries ("openltx.text_encoder", "openltx.sampling", ...), ``scheduler`` the official
     scheduler section (``config.official_schedule``). Raises ``CheckpointError`` if the file cannot be written.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import save_file
-
     config: Json = {}
     tensors: dict[str, Tensor] = {}
     if transformer is not None:
@@ -151,8 +148,15 @@ def save_single_file(
         tensors |= _prepared(vae, "vae.", dtype)
     if scheduler is not None:
         config["scheduler"] = scheduler
-    header = {"format": "pt", **metadata, "config": json.dumps(config)}
-    with replacing(Path(path)) as temporary:
+    write_tensors(Path(path), tensors, {"format": "pt", **metadata, "config": json.dumps(config)})
+
+
+def write_tensors(path: Path, tensors: dict[str, Tensor], header: dict[str, str]) -> None:
+    """A safetensors file of ``tensors`` with ``header`` as its metadata, all of it or nothing."""
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    with replacing(path) as temporary:
         try:
             save_file(tensors, temporary, metadata=header)
         except SafetensorError as error:  # a full disk arrives as this, and not as an OSError

@@ -6,6 +6,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from openltx.cli.output import free_name, make, open_generator, require_place_for, save, save_contact_sheet
+from openltx.cli.two_pass import UpscalerFlags
 from openltx.pipelines.loras import LoRAMode
 from openltx.pipelines.request import GenerationRequest
 from openltx.pipelines.residency import Device, Precision
@@ -22,6 +23,7 @@ def generate(
     compile: Annotated[bool, Parameter(negative=())] = False,
     lora: Annotated[tuple[str, ...], Parameter(consume_multiple=True, negative_iterable="")] = (),
     lora_mode: LoRAMode = "auto",
+    two_pass: Annotated[UpscalerFlags | None, Parameter(name="*", consume_multiple=True, negative_iterable="")] = None,
 ) -> None:
     """Make a video from a prompt, or from a picture and a prompt.
 
@@ -52,6 +54,8 @@ def generate(
         if path is not None:
             require_place_for(path)
     generator = open_generator(model, device, precision, compile=compile, loras=lora, lora_mode=lora_mode)
+    if two_pass is not None and two_pass.upscaler is not None:
+        generator = two_pass.open(generator.model, device, precision)
     video = make(generator, request)
     save(video, output or free_name(video.request))
     if contact_sheet is not None:

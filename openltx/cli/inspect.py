@@ -12,6 +12,7 @@ from rich.table import Table
 from openltx.checkpoints.header import Header, read_header
 from openltx.checkpoints.lora import describe_lora, is_lora
 from openltx.checkpoints.single_file import FileReport, inspect_file
+from openltx.checkpoints.upsampler import upsampler_in
 from openltx.errors import CheckpointError, MediaError
 from openltx.media.io import read_metadata
 
@@ -33,17 +34,22 @@ def inspect(file: Path, *, as_json: Annotated[bool, Parameter(name="--json", neg
         _show(report)
 
 
+_JSON_ENTRIES = ("request", "loras", "two_pass")
+
+
 def _media(file: Path) -> dict[str, Any]:
     """What ``Video.save`` put into the file."""
     metadata = read_metadata(file)
-    if "request" not in metadata:
+    if "request" not in metadata and "upscaled" not in metadata:
         raise MediaError(f"{file} carries no request: it was not made by openltx, or another program rewrote it.")
-    return {name: _parsed(value) if name in ("request", "loras") else value for name, value in metadata.items()}
+    return {name: _parsed(value) if name in _JSON_ENTRIES else value for name, value in metadata.items()}
 
 
 def _weights(report: FileReport) -> dict[str, Any]:
-    header = read_header(report.path)
+    header, upsampler = read_header(report.path), upsampler_in(report)
+    holds = {} if upsampler is None else {"holds": f"a latent upsampler for {upsampler.enlarges}"}
     return {
+        **holds,
         **({"lora": _lora(header)} if is_lora(header) else {}),
         "sha256": report.sha256,
         "parameters": report.num_parameters,

@@ -15,6 +15,7 @@ from openltx.pipelines.generate import Generator, Video
 from openltx.pipelines.loras import LoRAMode
 from openltx.pipelines.request import GenerationRequest
 from openltx.pipelines.residency import Device, Precision, load
+from openltx.pipelines.two_pass import TwoPassGenerator
 
 
 def require_place_for(path: Path) -> None:
@@ -40,7 +41,7 @@ def open_generator(
         )
 
 
-def make(generator: Generator, request: GenerationRequest) -> Video:
+def make(generator: Generator | TwoPassGenerator, request: GenerationRequest) -> Video:
     """Make one video under a progress bar, one tick a denoising step."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
@@ -79,9 +80,13 @@ def say(line: str) -> None:
 def free_name(request: GenerationRequest, suffix: str = ".mp4") -> Path:
     """A file name from prompt and seed that is not taken yet: a-red-ball-7.mp4, a-red-ball-7-2.mp4, ..."""
     words = re.sub(r"[^a-z0-9]+", "-", request.prompt.lower()).strip("-")
-    stem = f"{words[:48].rstrip('-') or 'video'}-{request.seed}"
-    path, number = Path(stem + suffix), 1
+    return free_path(Path(f"{words[:48].rstrip('-') or 'video'}-{request.seed}{suffix}"))
+
+
+def free_path(wanted: Path) -> Path:
+    """The path itself, or with the first number behind its name that is not taken yet."""
+    path, number = wanted, 1
     while path.exists():
         number += 1
-        path = Path(f"{stem}-{number}{suffix}")
+        path = wanted.with_name(f"{wanted.stem}-{number}{wanted.suffix}")
     return path

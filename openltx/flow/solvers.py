@@ -54,7 +54,7 @@ def euler(
     still picture does not hold the video still.
     """
     end = 0.0 if stop_at is None else stop_at
-    path = [t for t in times.tolist() if t > end + _TIME_TOLERANCE]
+    path = steps_of(times, stop_at)
     for index, (t, t_next) in enumerate(zip(path, [*path[1:], end], strict=True)):
         if jitter is not None:
             state = _jittered(state, t, *jitter)
@@ -67,6 +67,12 @@ def euler(
         moves = (t - _TIME_TOLERANCE < 1 - state.strength)[..., None]
         state = replace(state, tokens=torch.where(moves, moved, state.tokens))
         yield Step(index, len(path), t, t_next, state, clean)
+
+
+def steps_of(times: Float[Tensor, "steps"], stop_at: float | None = None) -> list[float]:
+    """The times at which ``euler`` takes a step: those above its end."""
+    end = 0.0 if stop_at is None else stop_at
+    return [t for t in times.tolist() if t > end + _TIME_TOLERANCE]
 
 
 def _jittered(state: TokenState, t: float, scale: float, noise: Noise) -> TokenState:

@@ -2,6 +2,7 @@
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from einops import rearrange
 from jaxtyping import Float, UInt8
 from PIL import Image
@@ -29,6 +30,14 @@ def resize_cover(frame: UInt8[np.ndarray, "_ _ 3"], height: int, width: int) -> 
     top, left = (frame.shape[0] - cut_height) / 2, (frame.shape[1] - cut_width) / 2
     box = (left, top, left + cut_width, top + cut_height)
     return np.array(Image.fromarray(frame).resize((width, height), Image.Resampling.LANCZOS, box=box))
+
+
+def resize(video: Float[Tensor, "*b c F _ _"], height: int, width: int) -> Float[Tensor, "*b c F {height} {width}"]:
+    """A video stretched to ``height x width``, bilinear and without antialiasing, as the official pipeline does it."""
+    if video.shape[-2:] == (height, width):
+        return video
+    frames = video.reshape(-1, 1, *video.shape[-2:])
+    return F.interpolate(frames, (height, width), mode="bilinear").reshape(*video.shape[:-2], height, width)
 
 
 def pad_to(frame: UInt8[np.ndarray, "_ _ 3"], height: int, width: int) -> UInt8[np.ndarray, "{height} {width} 3"]:

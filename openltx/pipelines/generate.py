@@ -13,8 +13,8 @@ import functools
 import inspect
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Concatenate, ParamSpec
 
@@ -29,11 +29,11 @@ from openltx.errors import CheckpointError, RequestError
 from openltx.flow.guidance import GuidanceCurve, guidance_curve
 from openltx.flow.path import TokenState, interpolate
 from openltx.flow.schedule import part_of
-from openltx.flow.solvers import Step, euler
-from openltx.geometry import LatentShape, patchify, unpatchify
+from openltx.flow.solvers import Step, euler, steps_of
+from openltx.geometry import LatentShape, VideoShape, patchify, unpatchify
 from openltx.media.contact_sheet import contact_sheet
 from openltx.media.io import write_video
-from openltx.media.transforms import crop_to, to_frames
+from openltx.media.transforms import crop_to, resize, to_frames
 from openltx.models.bundle import LTXModel
 from openltx.models.lora import UsedLoRA
 from openltx.models.transformer import Context
@@ -52,7 +52,10 @@ WHOLE_DECODE_TOKENS = 1024  # up to here (about 121 frames of 256x256) a video i
 
 @dataclass(frozen=True, kw_only=True)
 class Video:
-    """A finished video: ``frames`` (F H W 3) uint8, and the resolved ``request`` that makes it again."""
+    """A finished video: ``frames`` (F H W 3) uint8, and the resolved ``request`` that makes it again.
+
+    ``details`` is what else a file of it says: what two passes were made with, for example.
+    """
 
     frames: UInt8[np.ndarray, "F H W 3"]
     fps: float
@@ -61,6 +64,7 @@ class Video:
     fingerprint: str
     seconds_taken: float
     loras: tuple[UsedLoRA, ...] = ()
+    details: Mapping[str, str] = field(default_factory=dict)
 
     def save(self, path: Path | str) -> Sequence[Path]:
         """Write to ``path`` by its suffix (.mp4, .gif, .webp, .png) with the request embedded; gives the files written.
@@ -73,6 +77,7 @@ class Video:
             "fingerprint": self.fingerprint,
             "openltx": openltx.__version__,
             "seconds_taken": f"{self.seconds_taken:.2f}",
+            **self.details,
         }
         if self.loras:
             metadata["loras"] = json.dumps([asdict(lora) for lora in self.loras])
@@ -130,38 +135,60 @@ class Generator:
             loras=self.model.loras,
         )
 
-    def resolve(self, request: GenerationRequest) -> GenerationRequest:
-        """The request with this model's own settings filled in; raises ``RequestError`` if it cannot be served."""
+    def resolve(self, request: GenerationRequest, *, has_latents: bool = False) -> GenerationRequest:
+        """The request with this model's own settings filled in; raises ``RequestError`` if it cannot be served.
+
+        ``has_latents``: ``prepare`` will be given latents to start from.
+        """
         defaults = Sampling(**as_tuples(self.model.sampling))
         self._require_blocks(request.settings(defaults))
         if self.model.vae.config.timestep_conditioning:
-            return request.resolve(defaults)
+            return request.resolve(defaults, has_latents=has_latents)
         if request.last_step == "decoder" or request.decode_timestep:
             raise RequestError(
                 f'The VAE of "{self.model.name}" has no timestep conditioning, so its decoder cannot denoise. '
                 "Leave last_step and decode_timestep out."
             )
-        return request.resolve(replace(defaults, last_step="renoise", decode_timestep=0.0))
+        return request.resolve(replace(defaults, last_step="renoise", decode_timestep=0.0), has_latents=has_latents)
+
+    def num_steps(self, request: GenerationRequest) -> int:
+        """How many steps ``sample`` takes for a resolved request."""
+        settings = request.settings(Sampling())
+        return len(steps_of(self._times(settings, settings.shape.padded().latent()), _stop_of(settings)))
 
     @torch.inference_mode()
-    def prepare(self, request: GenerationRequest) -> Prepared:
-        """Encode the prompt and the picture, and draw the noise."""
-        request = self.resolve(request)
+    def prepare(
+        self,
+        request: GenerationRequest,
+        *,
+        latents: Float[Tensor, "1 c f h w"] | None = None,
+        framing: VideoShape | None = None,
+    ) -> Prepared:
+        """Encode the prompt and the picture, and draw the noise.
+
+        latents   normalised latents to start from, noised to the first time (the request leaves out first steps)
+        framing   the size for which given pictures are scaled and cropped, before they are stretched to the request's:
+                  that of the finished video where its frames are resized in the end
+        """
+        request = self.resolve(request, has_latents=latents is not None)
         settings = request.settings(Sampling())
         noise = torch.Generator().manual_seed(request.seed or 0)
         grid = settings.shape.padded().latent()
         curve = curve_of(settings)
 
-        video = None if request.video is None else start_latents(request, settings, self._encode)
-        items, times = given_items(request, settings, video, self._encode), self._times(settings, grid)
+        framed = settings if framing is None else replace(settings, width=framing.width, height=framing.height)
+        encode = functools.partial(self._encode, size=settings.shape.padded())
+        video = None if request.video is None else start_latents(request, framed, encode)
+        items, times = given_items(request, framed, video, encode), self._times(settings, grid)
+        first = video if latents is None else _fitting(latents, grid)
         channels, causal = self.model.transformer.config.in_channels, self.model.transformer.config.causal_positions
 
         def draw(shape: Sequence[int]) -> Tensor:
             return randn(shape, noise, device=self.device, dtype=torch.float32)
 
         start = draw((1, grid.num_tokens, channels))
-        if video is not None and times[0] < 1:
-            start = interpolate(patchify(video), start, times[:1])
+        if first is not None and times[0] < 1:
+            start = interpolate(patchify(first.to(start)), start, times[:1])
         state = initial_state(start, grid, settings.fps, items, causal=causal, draw=draw)
         return Prepared(
             request=request,
@@ -187,7 +214,7 @@ class Generator:
             velocity,
             state,
             prepared.times,
-            stop_at=settings.decode_timestep if settings.last_step == "decoder" else None,
+            stop_at=_stop_of(settings),
             renew=noise if settings.stochastic else None,
             jitter=(settings.image_noise, noise) if settings.image_noise else None,
         )
@@ -196,9 +223,15 @@ class Generator:
         """Tokens to frames of the requested size; any step's state will do (a preview of the video so far)."""
         return np.concatenate(list(self.decode_stream(prepared, state)))
 
-    @torch.inference_mode()
     def decode_stream(self, prepared: Prepared, state: TokenState) -> Iterator[UInt8[np.ndarray, "F H W 3"]]:
         """``decode`` in pieces as they come: a long video never lies in memory as a whole. Small ones are one piece."""
+        settings = prepared.settings
+        for pixels in self.decode_pixels(prepared, state):
+            yield crop_to(to_frames(pixels), settings.height, settings.width)
+
+    @torch.inference_mode()
+    def decode_pixels(self, prepared: Prepared, state: TokenState) -> Iterator[Float[Tensor, "3 F H W"]]:
+        """The pieces of ``decode_stream`` before they are cropped and rounded: float32, in about [-1, 1]."""
         settings, vae = prepared.settings, self.model.vae
         noise = prepared.noise.clone_state()  # a preview must not change the video that follows
         t = settings.decode_timestep if vae.config.timestep_conditioning else None
@@ -213,10 +246,10 @@ class Generator:
             pieces = decode_stream(vae, latents, t, noise_scale, settings.tone_map, noise)
         left = settings.frames
         for piece in pieces:
-            frames = to_frames(piece[0, :, :left].float())
-            left -= len(frames)
-            if len(frames):
-                yield crop_to(frames, settings.height, settings.width)
+            pixels = piece[0, :, :left].float()
+            left -= pixels.shape[1]
+            if pixels.shape[1]:
+                yield pixels
 
     def _require_blocks(self, settings: Sampling) -> None:
         """Raise ``RequestError`` if a step weakens blocks that the transformer does not have, or none at all."""
@@ -255,9 +288,10 @@ class Generator:
         embeddings, mask = text.embeddings.to(self.device, self.dtype), text.mask.to(self.device)
         return self.model.transformer.prepare(state.positions.expand(len(texts), -1, -1), embeddings, mask)
 
-    def _encode(self, pixels: Float[Tensor, "1 3 F H W"]) -> Float[Tensor, "1 c f h w"]:
-        """Normalised latents (the posterior's mean), in float32."""
+    def _encode(self, pixels: Float[Tensor, "1 3 F _ _"], size: VideoShape | None = None) -> Float[Tensor, "1 c f h w"]:
+        """Normalised latents (the posterior's mean) in float32, of pixels that are stretched to a size before."""
         weight = next(self.model.vae.parameters())
+        pixels = pixels if size is None else resize(pixels, size.height, size.width)
         return self.model.vae.encode(pixels.to(weight.device, weight.dtype)).float()
 
 
@@ -298,6 +332,21 @@ def curve_of(settings: Sampling) -> GuidanceCurve:
         skip_blocks=settings.skip_blocks,
         times=settings.guidance_times,
     )
+
+
+def _stop_of(settings: Sampling) -> float | None:
+    """The time at which the sampler leaves the rest to the decoder; None if it goes to 0."""
+    return settings.decode_timestep if settings.last_step == "decoder" else None
+
+
+def _fitting(latents: Float[Tensor, "1 c f h w"], grid: LatentShape) -> Float[Tensor, "1 c f h w"]:
+    """The latents; ``RequestError`` unless they are those of a video on ``grid``."""
+    if latents.shape[2:] != (grid.frames, grid.height, grid.width):
+        raise RequestError(
+            f"The latents to start from are {' x '.join(map(str, latents.shape[2:]))}, but the video that is asked for "
+            f"has {grid.frames} x {grid.height} x {grid.width} (frames, height, width). Ask for their size."
+        )
+    return latents
 
 
 def _raise_to_level(state: TokenState, t: float, noise: torch.Generator) -> Float[Tensor, "b n c"]:

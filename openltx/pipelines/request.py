@@ -121,10 +121,11 @@ class GenerationRequest:
             wishes["width"], wishes["height"] = parse_size(self.size)
         return replace(defaults, **{name: wish for name, wish in wishes.items() if wish is not None})
 
-    def resolve(self, defaults: "Sampling") -> "GenerationRequest":
+    def resolve(self, defaults: "Sampling", *, has_latents: bool = False) -> "GenerationRequest":
         """The same request with nothing left open: ``defaults`` filled in, the seed drawn, the size checked.
 
-        Raises ``RequestError`` naming the nearest valid numbers if the size is off the grid and ``fit`` is "exact".
+        ``has_latents``: there are latents to start from. Raises ``RequestError`` naming the nearest valid numbers if
+        the size is off the grid and ``fit`` is "exact".
         """
         settings = self.settings(defaults)
         if self.fit == "exact":
@@ -134,7 +135,7 @@ class GenerationRequest:
                 f"With last_step=decoder the decoder denoises from t={settings.decode_timestep}, but it has learned "
                 f"that only above 0 and up to {LAST_STEP_MAX_T}. Choose such a decode_timestep, or last_step=renoise."
             )
-        self._require_start(settings)
+        self._require_start(settings, has_latents)
         filled = asdict(settings)
         if settings.times is not None:
             filled["steps"] = len(settings.times)
@@ -142,17 +143,17 @@ class GenerationRequest:
         seed = secrets.randbelow(2**31) if self.seed is None else self.seed
         return replace(self, size=size, seed=seed, **filled)
 
-    def _require_start(self, settings: "Sampling") -> None:
+    def _require_start(self, settings: "Sampling", has_latents: bool) -> None:
         """Raise ``RequestError`` unless a part of the schedule and something to start from go together."""
         if self.mask is not None and self.video is None:
             raise RequestError("A mask says what to make anew in a video, but none is given: add video.")
         partial = settings.skip_initial > 0 or (settings.times is not None and settings.times[0] < 1)
-        if partial and self.video is None:
+        if partial and self.video is None and not has_latents:
             raise RequestError(
                 "To leave out the first steps (skip_initial, or times below 1) there must be a video to start from: "
                 "give one with video."
             )
-        if self.video is not None and not partial and self.mask is None:
+        if (self.video is not None or has_latents) and not partial and self.mask is None:
             raise RequestError(
                 "A video is given, but from t = 1 on it would be all noise: leave out first steps with skip_initial, "
                 "or say with a mask what to make anew."
