@@ -146,6 +146,11 @@ def test_a_reference_is_clean_tokens_at_the_positions_of_the_video_itself() -> N
     assert state.targets.equal(noise)
 
 
+def test_a_reference_longer_than_the_video_is_refused() -> None:
+    with pytest.raises(RequestError, match=r"33 frames is longer than the video of 17"):
+        initial_state(randn(1, SHAPE.num_tokens, 5), SHAPE, 24.0, [Reference(latents=randn(1, 5, 5, 2, 4))])
+
+
 def test_an_edit_in_place_keeps_each_cell_by_its_own_strength() -> None:
     noise, video = long_noise(), randn(1, 5, 5, 2, 4, seed=1)
     strength = torch.zeros(1, 5, 2, 4)

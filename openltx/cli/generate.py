@@ -47,8 +47,8 @@ def generate(
     lora
         LoRA files, FILE or FILE:STRENGTH, as many as you like. Strength 1 is as trained, below 0 leads away from it.
     lora_mode
-        merged: add LoRAs to the weights; applied: compute them beside the weights, which is slower, and exact in
-        bfloat16; auto: applied with int8, else merged.
+        merged: add LoRAs to the weights; applied: compute them beside the weights, which costs time and rounds no
+        weight; auto: applied with int8, else merged.
     """
     for path in (output, contact_sheet):
         if path is not None:
