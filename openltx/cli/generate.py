@@ -19,6 +19,8 @@ def generate(
     device: Device = "auto",
     precision: Precision = "auto",
     compile: Annotated[bool, Parameter(negative=())] = False,
+    text_encoder: Path | None = None,
+    tokenizer: Path | None = None,
 ) -> None:
     """Make a video from a prompt, or from a picture and a prompt.
 
@@ -39,11 +41,18 @@ def generate(
         memory of bfloat16 in the transformer's blocks.
     compile
         Let torch.compile fuse the transformer's blocks (accelerators only): the first step waits for it.
+    text_encoder
+        The folder or file of a T5 v1.1 encoder (.safetensors or .gguf), for models that come without one.
+    tokenizer
+        Its tokenizer.json or spiece.model, if that is not beside it.
     """
     for path in (output, contact_sheet):
         if path is not None:
             require_place_for(path)
-    video = make(open_generator(model, device, precision, compile=compile), request)
+    generator = open_generator(
+        model, device, precision, compile=compile, text_encoder=text_encoder, tokenizer=tokenizer
+    )
+    video = make(generator, request)
     save(video, output or free_name(video.request))
     if contact_sheet is not None:
         save_contact_sheet(video, contact_sheet)

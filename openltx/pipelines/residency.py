@@ -13,13 +13,20 @@ from openltx.kernels.volume import lay_out_kernels
 from openltx.models.bundle import LTXModel
 from openltx.models.int8 import quantize
 from openltx.models.transformer import VideoTransformer
+from openltx.pipelines.texts import find_encoder, with_encoder
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
 Precision = Literal["auto", "float32", "bfloat16", "int8"]
 
 
 def load(
-    name: str | Path = "playroom", *, device: Device = "auto", precision: Precision = "auto", compile: bool = False
+    name: str | Path = "playroom",
+    *,
+    device: Device = "auto",
+    precision: Precision = "auto",
+    compile: bool = False,
+    text_encoder: str | Path | None = None,
+    tokenizer: str | Path | None = None,
 ) -> LTXModel:
     """A model by name (the bundled "playroom") or by the path of its weight file, ready on ``device``.
 
@@ -30,6 +37,9 @@ def load(
     compile     let ``torch.compile`` fuse each block, in place: the first step of a new size waits for it;
                 torch keeps the result in its own cache. For accelerators; on a CPU it would replace the kernels of
                 ``openltx.kernels``, and is refused
+    text_encoder  the folder or file of a T5 v1.1 encoder (``checkpoints.t5``), for models that come without one; its
+                  weights are read when a prompt is encoded that the cache does not know, and never held
+    tokenizer     its tokenizer.json or spiece.model, if that is not beside it
 
     Raises ``CheckpointError`` for an unknown or damaged model, ``RequestError`` for what this machine does not have.
     """
@@ -40,8 +50,11 @@ def load(
         raise RequestError(
             "Compiling is for accelerators: on the CPU it would replace the built-in kernels. Leave it out."
         )
-    dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16}.get(precision) or fast_dtype(place)
+    dtype = dtype_of(precision, place)
+    encoder = find_encoder(name, text_encoder, tokenizer, dtype, place)
     model = load_bundle(name, dtype=dtype, device=place)
+    if encoder is not None:
+        model = with_encoder(model, encoder)
     if precision == "int8":
         quantize(model.transformer, cache_folder() / "int8" / f"{model.name}-{model.fingerprint}.safetensors")
     lay_out_kernels(model.vae)
@@ -54,6 +67,11 @@ def compile_blocks(transformer: VideoTransformer, backend: str = "inductor") -> 
     """Compile each block in place, as one graph; names in the state dict stay as they are."""
     for block in transformer.transformer_blocks:
         block.compile(fullgraph=True, backend=backend)
+
+
+def dtype_of(precision: Precision, place: torch.device) -> torch.dtype:
+    """What a precision computes in on ``place``, apart from eight-bit layers."""
+    return {"float32": torch.float32, "bfloat16": torch.bfloat16}.get(precision) or fast_dtype(place)
 
 
 def fast_dtype(place: torch.device) -> torch.dtype:
