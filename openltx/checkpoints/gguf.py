@@ -27,15 +27,13 @@ _LAYER = {
     "ffn_down": "layer.1.DenseReluDense.wo",
 }
 _WHOLE = {"token_embd.weight": "embed_tokens.weight", "enc.output_norm.weight": "final_layer_norm.weight"}
-_STATED = {"attention.layer_norm_rms_epsilon": "norm_eps"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class GGUFSource:
-    """``checkpoints.t5.T5Source`` over a GGUF file. ``stated`` are the fields of ``T5Config`` that its header has."""
+    """``checkpoints.t5.T5Source`` over a GGUF file."""
 
     tensors: dict[str, Any]
-    stated: dict[str, Any]
 
     @staticmethod
     def open(path: Path) -> "GGUFSource":
@@ -47,10 +45,8 @@ class GGUFSource:
                 f"{path} is a GGUF file of {architecture!r}, not of a T5 encoder. The released models read T5 v1.1 "
                 "XXL, in GGUF files 't5encoder'."
             )
-        stated = {ours: field(reader, f"{architecture}.{key}") for key, ours in _STATED.items()}
         return GGUFSource(
-            tensors={_rename(tensor.name): tensor for tensor in reader.tensors if not _is_of_decoder(tensor.name)},
-            stated={name: value for name, value in stated.items() if value is not None},
+            tensors={_rename(tensor.name): tensor for tensor in reader.tensors if not _is_of_decoder(tensor.name)}
         )
 
     @property

@@ -120,7 +120,7 @@ def find_t5(path: Path) -> T5Stored:
         return _checked(folder, source, stated)
     if is_gguf(path):
         gguf = GGUFSource.open(path)
-        return _checked(path, gguf, {**_sniffed(path, gguf.shapes), **gguf.stated})
+        return _checked(path, gguf, _sniffed(path, gguf.shapes))
     source = _safetensors_source(path, read_header(path).tensors)
     return _checked(path, source, _sniffed(path, source.shapes))
 

@@ -11,7 +11,9 @@ from openltx.pipelines.residency import Device, Precision
 
 
 def generate(
-    request: Annotated[GenerationRequest, Parameter(name="*", consume_multiple=True, negative_iterable="")],
+    request: Annotated[
+        GenerationRequest | None, Parameter(name="*", consume_multiple=True, negative_iterable="")
+    ] = None,
     *,
     output: Annotated[Path | None, Parameter(name=("--output", "-o"))] = None,
     contact_sheet: Path | None = None,
@@ -46,6 +48,7 @@ def generate(
     tokenizer
         Its tokenizer.json or spiece.model, if that is not beside it.
     """
+    request = request or GenerationRequest()
     for path in (output, contact_sheet):
         if path is not None:
             require_place_for(path)

@@ -145,10 +145,12 @@ def test_gguf_names_are_those_of_the_package():
     from openltx.checkpoints.gguf import _rename
 
     names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.T5ENCODER, 2)
-    for name in [*(template.format(1) for template in PARTS.values() if "block.0" not in template), WORDS]:
-        theirs = names.get_name(f"encoder.{name}", try_suffixes=(".weight",))
+    for template in PARTS.values():
+        theirs = names.get_name(f"encoder.{template.format(1)}", try_suffixes=(".weight",))
         assert theirs is not None
-        assert _rename(theirs) == name
+        assert _rename(theirs) == template.format(1)
+    assert names.get_name("shared.weight", try_suffixes=(".weight",)) == "token_embd.weight"
+    assert _rename("token_embd.weight") == WORDS
 
 
 def test_a_gguf_file_of_another_architecture_is_refused(t5_files, tmp_path, tensors):

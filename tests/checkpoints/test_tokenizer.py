@@ -15,7 +15,7 @@ TEXTS = [
     "",
     "a red ball bounces on a checkered floor",
     "The house is wonderful. (Really?) -- \"yes\", it's 3.5 m high; 100% of it: #1 & co.",
-    "A woman with long brown hair and light skin smiles at another woman with long blonde hair. " * 12,
+    "A woman with long brown hair and light skin smiles at another woman with long blonde hair.\n" * 11 + "The end",
     "Ünïcödé: café, naïve, Straße, Øresund, façade, señor",
     "日本の庭 and 北京 and Москва",
     "emoji 🎬🏀 and ligatures ﬁne ﬂow, full width ＡＢＣ, ½ and ①",
