@@ -7,7 +7,6 @@ from pathlib import Path
 from torch import Tensor
 
 
-
 def cache_folder() -> Path:
     """$OPENLTX_CACHE, else ~/.cache/openltx (or what XDG_CACHE_HOME says). Not created here."""
     if chosen := os.environ.get("OPENLTX_CACHE"):

@@ -24,6 +24,7 @@ from openltx.models.vae.autoencoder import VideoAutoencoder
 
 torch.set_num_threads(1)
 
+
 @pytest.fixture(autouse=True)
 def same_draws_every_time() -> None:
     """What a test draws without a seed of its own is the same in every run."""

@@ -1,4 +1,4 @@
-"""A tiny T5 as transformers writes it, its other forms, and a tokenizer of a few words: for the tests of several modules."""
+"""A tiny T5 as transformers writes it, its other forms, and a tokenizer of a few words, for several tests."""
 
 import json
 import string
@@ -52,7 +52,9 @@ def tensors_of(folder: Path) -> dict[str, Tensor]:
 def write_single(path: Path, tensors: dict[str, Tensor], prefix: str = "", dtype: torch.dtype | None = None) -> Path:
     """One file of these tensors, renamed and converted, with a tokenizer beside it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    save_file({prefix + name: (tensor.to(dtype) if dtype else tensor).clone() for name, tensor in tensors.items()}, path)
+    save_file(
+        {prefix + name: (tensor.to(dtype) if dtype else tensor).clone() for name, tensor in tensors.items()}, path
+    )
     write_tokenizer(path.parent)
     return path
 

@@ -49,7 +49,9 @@ def load_prompts(path: Path) -> PromptStates:
 
 def _named(prefix: str, context: TextContext) -> dict[str, Tensor]:
     tensors = {f"{prefix}_embeds": context.embeddings, f"{prefix}_attention_mask": context.mask}
-    return {name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()}
+    return {
+        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()
+    }
 
 
 def _context(header: Header, prefix: str) -> TextContext:
@@ -69,7 +71,11 @@ def _context(header: Header, prefix: str) -> TextContext:
             f"{names[1]} {list(mask.shape)}; they must be [1, tokens, width] and [1, tokens]."
         )
     if not embeddings.is_floating_point() or embeddings.itemsize < 2:
-        raise CheckpointError(f"{names[0]} in {header.path} is {embeddings.dtype}; it must be float32, float16 or bfloat16.")
+        raise CheckpointError(
+            f"{names[0]} in {header.path} is {embeddings.dtype}; it must be float32, float16 or bfloat16."
+        )
     if not ((mask == 0) | (mask == 1)).all() or not mask.any():
-        raise CheckpointError(f"{names[1]} in {header.path} must be 1 for tokens and 0 for padding, with a token at least.")
+        raise CheckpointError(
+            f"{names[1]} in {header.path} must be 1 for tokens and 0 for padding, with a token at least."
+        )
     return TextContext(embeddings, mask.bool())

@@ -55,7 +55,8 @@ def embed(
     states = PromptStates(positive=positive, negative=unwanted, prompt=prompt, negative_prompt=negative)
     save_prompts(output, states, text_encoder=f"{encoder.name} {encoder.network.weights.fingerprint}")
     say(
-        f"{output}  {int(positive.mask.sum())} tokens of {encoder.channels} channels, negative {int(unwanted.mask.sum())}"
+        f"{output}  {int(positive.mask.sum())} tokens of {encoder.channels} channels, "
+        f"negative {int(unwanted.mask.sum())}"
     )
 
 

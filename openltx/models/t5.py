@@ -87,7 +87,7 @@ class T5:
 
     weights: T5Weights
     dtype: torch.dtype = torch.float32
-    device: torch.device = torch.device("cpu")
+    device: torch.device | str = "cpu"
 
     @torch.no_grad()
     def __call__(self, ids: Int[Tensor, "b l"], mask: Bool[Tensor, "b l"]) -> Float[Tensor, "b l e"]:
@@ -171,7 +171,7 @@ class T5Encoder:
                 "beyond 65504, where float16 ends, and become NaN. Choose bfloat16 or float32; files that store "
                 "float16 or float8 are converted."
             )
-        self.network = T5(weights, dtype, torch.device(device))
+        self.network = T5(weights, dtype, device)
         self.channels = weights.config.channels
         self.name = "t5-v1_1-xxl" if (self.channels, weights.config.num_layers) == (4096, 24) else "t5-v1_1"
         self.tokenize, self.cache, self.max_tokens = tokenize, cache, max_tokens

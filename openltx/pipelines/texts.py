@@ -40,7 +40,9 @@ def with_encoder(model: LTXModel, encoder: T5Encoder) -> LTXModel:
     return replace(model, text=encoder)
 
 
-def given_states(request: GenerationRequest, states: PromptStates | None) -> tuple[GenerationRequest, PromptStates | None]:
+def given_states(
+    request: GenerationRequest, states: PromptStates | None
+) -> tuple[GenerationRequest, PromptStates | None]:
     """The states that stand for the request's words (given, or in its file), and the request with their texts.
 
     Raises ``RequestError`` if the request asks for a text that the states were not made of.
@@ -73,7 +75,9 @@ def token_states(
     if states is None:
         texts = [request.prompt.strip(), request.negative.strip()][: 2 if negative else 1]
         context = _encoder(model).encode(texts)
-        return [TextContext(context.embeddings[i : i + 1], context.mask[i : i + 1]).trimmed() for i in range(len(texts))]
+        return [
+            TextContext(context.embeddings[i : i + 1], context.mask[i : i + 1]).trimmed() for i in range(len(texts))
+        ]
     contexts = [states.positive]
     if negative:
         contexts.append(states.negative or _encoder(model, "the negative prompt").encode([request.negative.strip()]))
@@ -97,8 +101,8 @@ def _require_fitting(model: LTXModel, context: TextContext) -> None:
     shape, reads = list(context.embeddings.shape), model.transformer.config.caption_channels
     if shape[0] != 1 or shape[2] != reads:
         raise RequestError(
-            f"The given token states have the shape {shape}; the transformer of {model.name} reads [1, tokens, {reads}]. "
-            "They are of several prompts, or were made by another text encoder."
+            f"The given token states have the shape {shape}; the transformer of {model.name} reads "
+            f"[1, tokens, {reads}]. They are of several prompts, or were made by another text encoder."
         )
     if not context.embeddings.isfinite().all():
         raise RequestError("The given token states have values that are not numbers (NaN or infinite): make them anew.")

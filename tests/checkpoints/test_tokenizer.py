@@ -14,7 +14,7 @@ from openltx.errors import CheckpointError
 TEXTS = [
     "",
     "a red ball bounces on a checkered floor",
-    "The house is wonderful. (Really?) -- \"yes\", it's 3.5 m high; 100% of it: #1 & co.",
+    'The house is wonderful. (Really?) -- "yes", it\'s 3.5 m high; 100% of it: #1 & co.',
     "A woman with long brown hair and light skin smiles at another woman with long blonde hair.\n" * 11 + "The end",
     "Ünïcödé: café, naïve, Straße, Øresund, façade, señor",
     "日本の庭 and 北京 and Москва",
@@ -55,8 +55,17 @@ def spiece(parts, tmp_path_factory):
     model = pb2.ModelProto()
     for i, (word, score) in enumerate(words[:32000]):
         kind = pb2.ModelProto.SentencePiece.Type
-        model.pieces.add(piece=word, score=score, type=kind.UNKNOWN if i == 2 else kind.CONTROL if i < 2 else kind.NORMAL)
-    for name, value in {"model_type": 1, "vocab_size": 32000, "pad_id": 0, "eos_id": 1, "unk_id": 2, "bos_id": -1}.items():
+        model.pieces.add(
+            piece=word, score=score, type=kind.UNKNOWN if i == 2 else kind.CONTROL if i < 2 else kind.NORMAL
+        )
+    for name, value in {
+        "model_type": 1,
+        "vocab_size": 32000,
+        "pad_id": 0,
+        "eos_id": 1,
+        "unk_id": 2,
+        "bos_id": -1,
+    }.items():
         setattr(model.trainer_spec, name, value)
     model.normalizer_spec.name = "nmt_nfkc"
     model.normalizer_spec.precompiled_charsmap = charsmap

@@ -53,9 +53,7 @@ def test_embed_then_generate_equals_generate_with_the_encoder(
     assert (request.prompt, request.negative) == ("a red ball", "a box")
 
 
-def test_the_second_time_no_weights_are_read(
-    released: Path, t5_folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_second_time_no_weights_are_read(released: Path, t5_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     line = ["generate", "a red ball", "--seed", "7", "--model", str(released), "--text-encoder", str(t5_folder)]
     assert main([*line, "-o", "one.mp4"]) == 0
 

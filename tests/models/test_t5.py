@@ -78,7 +78,9 @@ def test_a_batch_equals_its_singles(folder, encoder):
     batch = encoder.encode(prompts)
     fresh = T5Encoder(find_t5(folder), encoder.tokenize)
     for i in (0, 7, PROMPTS_AT_ONCE + 1):
-        torch.testing.assert_close(batch.embeddings[i : i + 1], fresh.encode([prompts[i]]).embeddings, rtol=0, atol=1e-5)
+        torch.testing.assert_close(
+            batch.embeddings[i : i + 1], fresh.encode([prompts[i]]).embeddings, rtol=0, atol=1e-5
+        )
 
 
 def test_white_space_around_a_prompt_means_nothing(encoder):
@@ -116,10 +118,10 @@ class Unreadable:
     def __init__(self, weights):
         self.config, self.fingerprint = weights.config, weights.fingerprint
 
-    def read(self, part, layer=0):
+    def read(self, *_):
         raise AssertionError("the weights were read")
 
-    def words(self, ids):
+    def words(self, *_):
         raise AssertionError("the weights were read")
 
 
