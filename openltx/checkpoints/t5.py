@@ -11,7 +11,6 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -74,7 +73,7 @@ class T5Stored:
     config: T5Config
     source: T5Source
 
-    @cached_property
+    @property
     def fingerprint(self) -> str:
         """Of all names and shapes and the beginning of every tensor: to hash the 10 GB of T5-XXL would take seconds."""
         digest = hashlib.sha256()

@@ -53,7 +53,7 @@ def embed(
         context = encoder.encode([prompt, negative])
     positive, unwanted = (TextContext(context.embeddings[i : i + 1], context.mask[i : i + 1]) for i in range(2))
     states = PromptStates(positive=positive, negative=unwanted, prompt=prompt, negative_prompt=negative)
-    save_prompts(output, states, text_encoder=f"{encoder.name} {encoder.network.weights.fingerprint}")
+    save_prompts(output, states, text_encoder=f"{encoder.name} {encoder.fingerprint}")
     say(
         f"{output}  {int(positive.mask.sum())} tokens of {encoder.channels} channels, "
         f"negative {int(unwanted.mask.sum())}"

@@ -17,6 +17,7 @@ import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal, Protocol, runtime_checkable
 
 import torch
@@ -196,6 +197,11 @@ class T5Encoder:
         mask = torch.arange(self.max_tokens) < lengths[:, None]
         return TextContext(embeddings=torch.stack(padded), mask=mask.to(self.network.device))
 
+    @cached_property
+    def fingerprint(self) -> str:
+        """Of the weights."""
+        return self.network.weights.fingerprint
+
     def _compute(self, missing: Mapping[str, list[int]]) -> dict[str, Tensor]:
         """The states of token ids by key; each weight is read once for every ``PROMPTS_AT_ONCE`` of them."""
         states = {}
@@ -221,7 +227,7 @@ class T5Encoder:
 
     def _key(self, tokens: list[int]) -> str:
         """The tokens stand for text, tokenizer and length; the weights and the number format are the rest."""
-        said = f"{self.network.weights.fingerprint} {self.network.dtype} {tokens}"
+        said = f"{self.fingerprint} {self.network.dtype} {tokens}"
         return hashlib.sha256(said.encode()).hexdigest()
 
     def _cut(self, text: str, tokens: list[int]) -> list[int]:

@@ -255,7 +255,7 @@ def test_what_asks_for_credit_shows_it(capsys: pytest.CaptureFixture[str]) -> No
 def test_a_tokenizer_comes_out_of_a_c_array(tmp_path: Path) -> None:
     (member,) = T5_TOKENIZER.members.values()
     archive = tmp_path / "a.tar.gz"
-    source = b"static const unsigned char other[] = {\n 0x01\n};\nchar t5_tokenizer_json_str[] = {\n    0x7b,\n    0x7d,\n};\n"
+    source = b"char other[] = {\n 0x01\n};\nchar t5_tokenizer_json_str[] = {\n    0x7b,\n    0x7d,\n};\n"
     archive.write_bytes(tar_of({member: source}))
     (path,) = pull(pinned_to(T5_TOKENIZER, archive, vocabulary=b"{}"), archive=archive)
     assert path.read_bytes() == b"{}"

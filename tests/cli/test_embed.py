@@ -25,7 +25,7 @@ def t5_folder(t5_files: ModuleType, tmp_path_factory: pytest.TempPathFactory) ->
 def _in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
-    monkeypatch.setenv("OPENLTX_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("openltx.checkpoints.t5.cache_folder", lambda: tmp_path / "cache")
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ def folder(t5_files, tmp_path_factory):
 
 @pytest.fixture
 def encoder(folder, tmp_path, monkeypatch):
-    monkeypatch.setenv("OPENLTX_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("openltx.checkpoints.t5.cache_folder", lambda: tmp_path / "cache")
     return load_t5(folder)
 
 

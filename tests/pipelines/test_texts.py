@@ -27,7 +27,7 @@ def t5_folder(t5_files: ModuleType, tmp_path_factory: pytest.TempPathFactory) ->
 
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("OPENLTX_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("openltx.checkpoints.t5.cache_folder", lambda: tmp_path / "cache")
 
 
 @pytest.fixture
