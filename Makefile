@@ -48,6 +48,7 @@ system: .venv/.full
 
 assets: .venv/.full
 	@$(BIN)/openltx assets pull lpips >/dev/null
+	@$(BIN)/openltx assets pull t5-tokenizer >/dev/null
 
 bench: .venv/.bench
 	$(BIN)/python -m benchmarks.run

@@ -1,8 +1,10 @@
 """What many tests share: one thread each, and a tiny model with random weights, as a file and loaded."""
 
+import importlib.util
 import json
 import random
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -23,6 +25,7 @@ from openltx.models.upsampler import LatentUpsampler, UpsamplerConfig
 from openltx.models.vae.autoencoder import VideoAutoencoder
 
 torch.set_num_threads(1)
+
 
 @pytest.fixture(autouse=True)
 def same_draws_every_time() -> None:
@@ -98,3 +101,14 @@ def clip_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         )
         append_clip(folder, clip)
     return folder
+
+
+@pytest.fixture(scope="session")
+def t5_files() -> ModuleType:
+    """The module t5_files.py."""
+    spec = importlib.util.spec_from_file_location("t5_files", Path(__file__).with_name("t5_files.py"))
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

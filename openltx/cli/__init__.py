@@ -7,6 +7,7 @@ import difflib
 import errno
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 
 from cyclopts import App, CycloptsError, Group
@@ -35,6 +36,7 @@ COMMANDS = {
     "generate": ("generate:generate", _use, "Make a video from a prompt, or from a picture and a prompt."),
     "upscale": ("upscale:upscale", _use, "Make a video larger, or smoother in time, by an upscaler alone."),
     "demo": ("demo:demo", _use, "Make the two demonstration videos with the bundled model."),
+    "embed": ("embed:embed", _use, "Encode a prompt into a file, so that making videos of it needs no text encoder."),
     "inspect": ("inspect:inspect", _use, "Show the request inside a video, or what a weight file holds."),
     "data": ("data:data_app", _learn, "Render worlds or cut videos to learn from, and look at data sets."),
     "train": ("train:train_app", _learn, "Train the Video-VAE or the transformer."),
@@ -63,7 +65,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if words and not words[0].startswith("-") and words[0] not in COMMANDS:
         return _complain(_unknown_command(words[0]))
     try:
-        return app(words)
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning
+            return app(words)
     except KeyboardInterrupt:
         return _complain("Stopped.", code=130)
     except BrokenPipeError:  # the reader of our output has gone (| head): nobody is left to tell
@@ -84,12 +88,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _complain(message: str, code: int = 2) -> int:
     """Print one red line on stderr."""
+    _print_line(message, "bold red")
+    return code
+
+
+def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
+    """Print one yellow line on stderr, without the place in the code that Python names."""
+    _print_line(str(message), "yellow")
+
+
+def _print_line(message: str, style: str) -> None:
     from rich.console import Console
     from rich.text import Text
 
     line = " ".join(message.split())
-    Console(stderr=True, soft_wrap=True, highlight=False).print(Text(line, style="bold red"))
-    return code
+    Console(stderr=True, soft_wrap=True, highlight=False).print(Text(line, style=style))
 
 
 def _unknown_command(name: str) -> str:

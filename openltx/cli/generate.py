@@ -13,7 +13,9 @@ from openltx.pipelines.residency import Device, Precision
 
 
 def generate(
-    request: Annotated[GenerationRequest, Parameter(name="*", consume_multiple=True, negative_iterable="")],
+    request: Annotated[
+        GenerationRequest | None, Parameter(name="*", consume_multiple=True, negative_iterable="")
+    ] = None,
     *,
     output: Annotated[Path | None, Parameter(name=("--output", "-o"))] = None,
     contact_sheet: Path | None = None,
@@ -24,6 +26,8 @@ def generate(
     lora: Annotated[tuple[str, ...], Parameter(consume_multiple=True, negative_iterable="")] = (),
     lora_mode: LoRAMode = "auto",
     two_pass: Annotated[UpscalerFlags | None, Parameter(name="*", consume_multiple=True, negative_iterable="")] = None,
+    text_encoder: Path | None = None,
+    tokenizer: Path | None = None,
 ) -> None:
     """Make a video from a prompt, or from a picture and a prompt.
 
@@ -47,13 +51,27 @@ def generate(
     lora
         LoRA files, FILE or FILE:STRENGTH, as many as you like. Strength 1 is as trained, below 0 leads away from it.
     lora_mode
-        merged: add LoRAs to the weights; applied: compute them beside the weights, which costs time and rounds no
-        weight; auto: applied with int8, else merged.
+        merged: add LoRAs to the weights; applied: compute them beside the weights, which is slower, and exact in
+        bfloat16; auto: applied with int8, else merged.
+    text_encoder
+        The folder or file of a T5 v1.1 encoder (.safetensors or .gguf), for models that come without one.
+    tokenizer
+        Its tokenizer.json or spiece.model, if that is not beside it.
     """
+    request = request or GenerationRequest()
     for path in (output, contact_sheet):
         if path is not None:
             require_place_for(path)
-    generator = open_generator(model, device, precision, compile=compile, loras=lora, lora_mode=lora_mode)
+    generator = open_generator(
+        model,
+        device,
+        precision,
+        compile=compile,
+        loras=lora,
+        lora_mode=lora_mode,
+        text_encoder=text_encoder,
+        tokenizer=tokenizer,
+    )
     if two_pass is not None and two_pass.upscaler is not None:
         generator = two_pass.open(generator.model, device, precision)
     video = make(generator, request)

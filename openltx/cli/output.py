@@ -2,7 +2,6 @@
 
 import os
 import re
-from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -12,7 +11,6 @@ from openltx.errors import MediaError
 from openltx.flow.solvers import Step
 from openltx.media.writers import require_writable
 from openltx.pipelines.generate import Generator, Video
-from openltx.pipelines.loras import LoRAMode
 from openltx.pipelines.request import GenerationRequest
 from openltx.pipelines.residency import Device, Precision, load
 from openltx.pipelines.two_pass import TwoPassGenerator
@@ -25,20 +23,10 @@ def require_place_for(path: Path) -> None:
         raise MediaError(f"Cannot write {path}: no permission. Choose another place.")
 
 
-def open_generator(
-    model: str,
-    device: Device,
-    precision: Precision = "auto",
-    *,
-    compile: bool = False,
-    loras: Sequence[str] = (),
-    lora_mode: LoRAMode = "auto",
-) -> Generator:
-    """Load a model, saying so meanwhile."""
+def open_generator(model: str, device: Device, precision: Precision = "auto", **how: Any) -> Generator:
+    """Load a model, saying so meanwhile; ``how`` are further arguments of ``load``."""
     with Console(stderr=True).status(f"Loading {model} ..."):
-        return Generator(
-            load(model, device=device, precision=precision, compile=compile, loras=loras, lora_mode=lora_mode)
-        )
+        return Generator(load(model, device=device, precision=precision, **how))
 
 
 def make(generator: Generator | TwoPassGenerator, request: GenerationRequest) -> Video:

