@@ -51,8 +51,8 @@ def generate(
     lora
         LoRA files, FILE or FILE:STRENGTH, as many as you like. Strength 1 is as trained, below 0 leads away from it.
     lora_mode
-        merged: add LoRAs to the weights; applied: compute them beside the weights, which is slower, and exact in
-        bfloat16; auto: applied with int8, else merged.
+        merged: add LoRAs to the weights; applied: compute them beside the weights, which costs time and rounds no
+        weight; auto: applied with int8, else merged.
     text_encoder
         The folder or file of a T5 v1.1 encoder (.safetensors or .gguf), for models that come without one.
     tokenizer

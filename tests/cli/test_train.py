@@ -54,7 +54,11 @@ def test_the_four_steps_lead_from_clips_to_a_model_that_generates(clip_folder: P
 
 @pytest.mark.usefixtures("tiny_recipe")
 def test_a_base_of_another_architecture_is_refused(
-    clip_folder: Path, tiny_checkpoint: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    clip_folder: Path,
+    tiny_checkpoint: Path,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     latents = ("train", "latents", "playroom", "--data", clip_folder, "--vae", tiny_checkpoint, "--limit", "1")
     assert run(*latents, "--out", tmp_path / "latents") == 0
