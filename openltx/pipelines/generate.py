@@ -36,7 +36,8 @@ from openltx.media.transforms import crop_to, to_frames
 from openltx.models.bundle import LTXModel
 from openltx.models.transformer import Context
 from openltx.models.vae.streaming import decode_stream
-from openltx.noise import derived_generator, randn
+from openltx.noise import randn
+from openltx.pipelines.draws import Draws, as_tokens, seeded_draws
 from openltx.pipelines.given import given_items, start_latents
 from openltx.pipelines.request import GenerationRequest, Sampling, as_tuples
 from openltx.pipelines.velocity import Prompts, guided_velocity, in_one_batch
@@ -89,7 +90,7 @@ class Prepared:
     times: Float[Tensor, "steps"]
     curve: GuidanceCurve
     prompts: Prompts
-    noise: torch.Generator
+    draws: Draws
 
 
 class Generator:
@@ -138,25 +139,27 @@ class Generator:
         return request.resolve(replace(defaults, last_step="renoise", decode_timestep=0.0))
 
     @torch.inference_mode()
-    def prepare(self, request: GenerationRequest) -> Prepared:
-        """Encode the prompt and the picture, and draw the noise."""
+    def prepare(self, request: GenerationRequest, *, noise: Float[Tensor, "1 ..."] | None = None) -> Prepared:
+        """Encode the prompt and the picture, and draw the noise.
+
+        ``noise`` is the noise that the video begins as, if it is not to be drawn from the seed: tokens (1 n c) or
+        latents (1 c f h w). Everything else is drawn from the seed as always.
+        """
         request = self.resolve(request)
         settings = request.settings(Sampling())
-        noise = torch.Generator().manual_seed(request.seed or 0)
         grid = settings.shape.padded().latent()
+        draws = seeded_draws(request.noise_layout, request.seed or 0, grid)
         curve = curve_of(settings)
 
-        video = None if request.video is None else start_latents(request, settings, self._encode)
-        items, times = given_items(request, settings, video, self._encode), self._times(settings, grid)
+        encode = functools.partial(self._encode, generator=draws.posterior)
+        video = None if request.video is None else start_latents(request, settings, encode)
+        items, times = given_items(request, settings, video, encode), self._times(settings, grid)
         channels, causal = self.model.transformer.config.in_channels, self.model.transformer.config.causal_positions
-
-        def draw(shape: Sequence[int]) -> Tensor:
-            return randn(shape, noise, device=self.device, dtype=torch.float32)
-
-        start = draw((1, grid.num_tokens, channels))
+        start = draws.start(channels) if noise is None else as_tokens(noise.float(), grid, channels)
+        start = start.to(self.device)
         if video is not None and times[0] < 1:
             start = interpolate(patchify(video), start, times[:1])
-        state = initial_state(start, grid, settings.fps, items, causal=causal, draw=draw)
+        state = initial_state(start, grid, settings.fps, items, causal=causal, draw=draws.extra)
         return Prepared(
             request=request,
             settings=settings,
@@ -165,25 +168,21 @@ class Generator:
             times=times,
             curve=curve,
             prompts=self._prompts(request, state, curve),
-            noise=noise,
+            draws=draws,
         )
 
     def sample(self, prepared: Prepared) -> Iterator[Step]:
         """The solver's steps; the last one's state is z_0, or z_t1 for ``last_step="decoder"``."""
         settings, state = prepared.settings, prepared.state
         velocity = guided_velocity(self.model.transformer, prepared.prompts, state, prepared.curve, settings.stg_mode)
-        fresh = derived_generator(prepared.request.seed or 0, "steps")
-
-        def noise(like: Tensor) -> Tensor:
-            return randn(like.shape, fresh, device=like.device, dtype=like.dtype)
-
+        renew, picture_noise = prepared.draws.of_steps()
         return euler(
             velocity,
             state,
             prepared.times,
             stop_at=settings.decode_timestep if settings.last_step == "decoder" else None,
-            renew=noise if settings.stochastic else None,
-            jitter=(settings.image_noise, noise) if settings.image_noise else None,
+            renew=renew if settings.stochastic else None,
+            jitter=(settings.image_noise, picture_noise) if settings.image_noise else None,
         )
 
     def decode(self, prepared: Prepared, state: TokenState) -> UInt8[np.ndarray, "F H W 3"]:
@@ -194,12 +193,16 @@ class Generator:
     def decode_stream(self, prepared: Prepared, state: TokenState) -> Iterator[UInt8[np.ndarray, "F H W 3"]]:
         """``decode`` in pieces as they come: a long video never lies in memory as a whole. Small ones are one piece."""
         settings, vae = prepared.settings, self.model.vae
-        noise = prepared.noise.clone_state()  # a preview must not change the video that follows
+        noise = prepared.draws.of_decoder(
+            prepared.state.tokens.shape, len(prepared.times) if settings.stochastic else 0
+        )
         t = settings.decode_timestep if vae.config.timestep_conditioning else None
         if settings.last_step == "decoder":
             tokens, noise_scale = _raise_to_level(state, settings.decode_timestep, noise), 0.0
         else:
             tokens, noise_scale = state.targets, settings.decode_noise_scale
+            if t is not None:
+                tokens, noise_scale = prepared.draws.mixed(tokens, noise_scale, noise)
         latents = unpatchify(tokens, prepared.grid).to(next(vae.parameters()).dtype)
         if prepared.grid.num_tokens <= WHOLE_DECODE_TOKENS:
             pieces = iter([vae.decode(latents, t, noise_scale, settings.tone_map, noise)])
@@ -249,10 +252,12 @@ class Generator:
         embeddings, mask = text.embeddings.to(self.device, self.dtype), text.mask.to(self.device)
         return self.model.transformer.prepare(state.positions.expand(len(texts), -1, -1), embeddings, mask)
 
-    def _encode(self, pixels: Float[Tensor, "1 3 F H W"]) -> Float[Tensor, "1 c f h w"]:
-        """Normalised latents (the posterior's mean), in float32."""
+    def _encode(
+        self, pixels: Float[Tensor, "1 3 F H W"], generator: torch.Generator | None = None
+    ) -> Float[Tensor, "1 c f h w"]:
+        """Normalised latents in float32: the posterior's mean, or a sample if a generator is given."""
         weight = next(self.model.vae.parameters())
-        return self.model.vae.encode(pixels.to(weight.device, weight.dtype)).float()
+        return self.model.vae.encode(pixels.to(weight.device, weight.dtype), generator).float()
 
 
 def _takes_fields_of(
