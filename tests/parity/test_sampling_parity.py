@@ -160,11 +160,16 @@ def test_decoding_after_stochastic_sampling(official: ModuleType, pairs: Callabl
 )
 def test_schedules(official: ModuleType, schedule: Schedule, settings: dict[str, object], tokens: int) -> None:
     scheduler = official.RectifiedFlowScheduler(**settings)
-    for steps in (1, 2, 5, 8, 30, 40):
-        if steps == 1 and schedule.terminal is not None:
-            continue  # theirs divides by zero
+    for steps in (2, 5, 8, 30, 40):
         scheduler.set_timesteps(steps, samples_shape=torch.Size((1, 16, tokens, 1, 1)))
         torch.testing.assert_close(schedule.times(steps, tokens), scheduler.timesteps, rtol=0, atol=2e-6)
+
+
+def test_one_step_stretched_to_a_terminal_is_no_number_in_the_official_code(official: ModuleType) -> None:
+    scheduler = official.RectifiedFlowScheduler(sampler="Uniform", shifting="SD3", target_shift_terminal=0.1)
+    scheduler.set_timesteps(1, samples_shape=torch.Size((1, 16, 24, 1, 1)))
+    assert scheduler.timesteps.isnan().all()
+    assert official.SHIFTED.times(1, 24).tolist() == [1.0]
 
 
 def test_rescaling_without_spatio_temporal_guidance_is_ignored_by_the_official_code(
