@@ -72,6 +72,7 @@ bench-scaling: .venv/.bench
 .venv/.full: pyproject.toml constraints.txt | .venv/bin/python
 	@echo "Installing openltx and its development tools into .venv ..."
 	@$(PIP) -e '.[dev]'
+	@$(PIP) --no-deps ltx-video
 	@touch .venv/.core $@
 
 clean:

@@ -93,15 +93,9 @@ def initial_state(
             strength[:, place] = part.strength.to(strength)
     tokens = interpolate(clean, start, 1 - strength)
     positions = token_positions(shape, fps, causal)
-    for extra in extras:
-        b, n = len(start), extra.tokens.shape[1]
-        given = extra.tokens.to(start).expand(b, -1, -1)
-        level = start.new_full((b, n), extra.strength)
-        assert extra.strength == 1 or draw is not None, "a weak condition in front of the video needs noise: give draw"
-        noise = torch.zeros_like(given) if draw is None else draw(given.shape).to(given)
-        tokens = torch.cat([interpolate(given, noise, 1 - level), tokens], 1)
-        clean, strength = torch.cat([given, clean], 1), torch.cat([level, strength], 1)
-        positions = torch.cat([extra.positions, positions], 1)
+    fronts = [_noised(extra, start, draw) for extra in extras]
+    tokens, clean, strength = (torch.cat(parts, 1) for parts in zip(*fronts, (tokens, clean, strength), strict=True))
+    positions = torch.cat([*(extra.positions for extra in extras), positions], 1)
     # one clip's positions are seen by the whole batch without a copy: the model then makes one rotary table
     positions = positions.to(start.device).expand(len(start), -1, -1)
     return TokenState(tokens, clean, strength, positions, shape.num_tokens)
@@ -181,9 +175,17 @@ def _clip_inside(item: Given, shape: LatentShape, fps: float, causal: bool) -> l
 def _extra(latents: Tensor, shape: LatentShape, fps: float, causal: bool, frame: int, strength: float) -> _Extra:
     """Tokens at the positions of a video of their own that begins at pixel frame ``frame``."""
     own = LatentShape(frames=latents.shape[2], height=shape.height, width=shape.width)
-    positions = token_positions(own, fps, causal)
-    positions[0] += frame / fps
-    return _Extra(patchify(latents), positions, strength)
+    return _Extra(patchify(latents), token_positions(own, fps, causal, first_frame=frame), strength)
+
+
+def _noised(extra: _Extra, start: Tensor, draw: Draw | None) -> tuple[Tensor, Tensor, Tensor]:
+    """Extra tokens as they stand in the state: mixed with noise, clean, and their strengths."""
+    b, n = len(start), extra.tokens.shape[1]
+    given = extra.tokens.to(start).expand(b, -1, -1)
+    strength = start.new_full((b, n), extra.strength)
+    assert extra.strength == 1 or draw is not None, "a weak condition in front of the video needs noise: give draw"
+    noise = torch.zeros_like(given) if draw is None else draw(given.shape).to(given)
+    return interpolate(given, noise, 1 - strength), given, strength
 
 
 def _require_fitting(item: Item, start: Tensor, shape: LatentShape) -> None:

@@ -109,19 +109,27 @@ class VideoShape:
 
 
 def token_positions(
-    shape: LatentShape, fps: float, causal: bool = True, compression: Compression = LTX_COMPRESSION
+    shape: LatentShape,
+    fps: float,
+    causal: bool = True,
+    compression: Compression = LTX_COMPRESSION,
+    first_frame: int = 0,
 ) -> Float[Tensor, "3 n"]:
     """Positions of all tokens in (seconds, pixels, pixels): the top-left corners of their cells, frame-major order.
 
     With ``causal`` (0.9.5 and later) the first latent frame covers one pixel frame and the others eight, so latent
     frame f starts at pixel frame max(0, 8 f + 1 - 8) = 0, 1, 9, 17, ...; without it (0.9.0, 0.9.1) at 8 f.
+    ``first_frame`` moves all of it to a later pixel frame of a longer video.
+
+    Frames become seconds by multiplying with 1 / fps, rounded as in the released code: the fastest rotary angles are
+    10000 times larger, and what the last bit means there is seen.
     """
     frame = torch.arange(shape.frames, dtype=torch.float32) * compression.time
     if causal:
         frame = (frame + 1 - compression.time).clamp(min=0)
     y = torch.arange(shape.height, dtype=torch.float32) * compression.space
     x = torch.arange(shape.width, dtype=torch.float32) * compression.space
-    grid = torch.meshgrid(frame / fps, y, x, indexing="ij")
+    grid = torch.meshgrid((frame + first_frame) * (1 / fps), y, x, indexing="ij")
     return torch.stack(grid).flatten(1)
 
 

@@ -161,6 +161,13 @@ def test_an_edit_in_place_keeps_each_cell_by_its_own_strength() -> None:
     torch.testing.assert_close(state.tokens, expected)
 
 
+def test_extra_tokens_stand_in_the_order_of_their_items() -> None:
+    one, two = randn(1, 5, 1, 2, 4, seed=1), randn(1, 5, 1, 2, 4, seed=2)
+    state = initial_state(long_noise(), LONG, 24.0, [Given(latents=one, frame=9), Given(latents=two, frame=4)])
+    assert state.tokens[:, : 2 * FIRST].equal(torch.cat([patchify(one), patchify(two)], 1))
+    assert state.positions[0, 0, [0, FIRST]].tolist() == pytest.approx([9 / 24, 4 / 24])
+
+
 def test_several_conditions_go_together() -> None:
     first, last = randn(1, 5, 1, 2, 4, seed=1), randn(1, 5, 1, 2, 4, seed=2)
     state = initial_state(long_noise(), LONG, 24.0, [Given(latents=first), Given(latents=last, frame=32)])

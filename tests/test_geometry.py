@@ -66,6 +66,11 @@ def test_causal_positions_give_the_first_latent_frame_one_pixel_frame() -> None:
     torch.testing.assert_close(seconds * 10, torch.tensor([0.0, 1.0, 9.0, 17.0]))
 
 
+def test_a_clip_inside_a_video_begins_at_its_frame_in_whole_frames() -> None:
+    seconds = token_positions(LatentShape(frames=3, height=1, width=1), 25.0, first_frame=16)[0]
+    assert seconds.equal(torch.tensor([16.0, 17.0, 25.0]) * (1 / 25.0))
+
+
 def test_the_same_moment_has_the_same_position_at_every_frame_rate() -> None:
     slow = token_positions(LatentShape(frames=3, height=1, width=1), 12.0, causal=False)
     fast = token_positions(LatentShape(frames=5, height=1, width=1), 24.0, causal=False)

@@ -39,7 +39,8 @@ from openltx.models.lora import UsedLoRA
 from openltx.models.text import PromptStates, TextContext, join
 from openltx.models.transformer import Context
 from openltx.models.vae.streaming import decode_stream
-from openltx.noise import derived_generator, randn
+from openltx.noise import randn
+from openltx.pipelines.draws import Draws, as_tokens, seeded_draws
 from openltx.pipelines.given import given_items, start_latents
 from openltx.pipelines.request import GenerationRequest, Sampling, as_tuples
 from openltx.pipelines.texts import given_states, token_states
@@ -101,7 +102,7 @@ class Prepared:
     times: Float[Tensor, "steps"]
     curve: GuidanceCurve
     prompts: Prompts
-    noise: torch.Generator
+    draws: Draws
 
 
 class Generator:
@@ -164,12 +165,14 @@ class Generator:
         request: GenerationRequest,
         *,
         embeddings: PromptStates | None = None,
+        noise: Float[Tensor, "1 ..."] | None = None,
         latents: Float[Tensor, "1 c f h w"] | None = None,
         framing: VideoShape | None = None,
     ) -> Prepared:
         """Encode the prompt and the picture, and draw the noise.
 
         embeddings   the prompt's token states, and the negative prompt's, in place of a text encoder
+        noise        the noise that the video begins as, in place of the seed's: tokens (1 n c) or latents (1 c f h w)
         latents      normalised latents to start from, noised to the first time (the request leaves out first steps)
         framing      the size for which given pictures are scaled and cropped, before they are stretched to the
                      request's: that of the finished video where its frames are resized in the end
@@ -177,25 +180,22 @@ class Generator:
         request, embeddings = given_states(request, embeddings)
         request = self.resolve(request, has_latents=latents is not None)
         settings = request.settings(Sampling())
-        noise = torch.Generator().manual_seed(request.seed or 0)
         grid = settings.shape.padded().latent()
+        draws = seeded_draws(request.noise_layout, request.seed or 0, grid)
         curve = curve_of(settings)
         texts = token_states(self.model, request, embeddings, negative=curve.needs_negative)
 
         framed = settings if framing is None else replace(settings, width=framing.width, height=framing.height)
-        encode = functools.partial(self._encode, size=settings.shape.padded())
+        encode = functools.partial(self._encode, size=settings.shape.padded(), generator=draws.posterior)
         video = None if request.video is None else start_latents(request, framed, encode)
         items, times = given_items(request, framed, video, encode), self._times(settings, grid)
         first = video if latents is None else _fitting(latents, grid)
         channels, causal = self.model.transformer.config.in_channels, self.model.transformer.config.causal_positions
-
-        def draw(shape: Sequence[int]) -> Tensor:
-            return randn(shape, noise, device=self.device, dtype=torch.float32)
-
-        start = draw((1, grid.num_tokens, channels))
+        start = draws.start(channels) if noise is None else as_tokens(noise.float(), grid, channels)
+        start = start.to(self.device)
         if first is not None and times[0] < 1:
             start = interpolate(patchify(first.to(start)), start, times[:1])
-        state = initial_state(start, grid, settings.fps, items, causal=causal, draw=draw)
+        state = initial_state(start, grid, settings.fps, items, causal=causal, draw=draws.extra)
         return Prepared(
             request=request,
             settings=settings,
@@ -204,25 +204,21 @@ class Generator:
             times=times,
             curve=curve,
             prompts=self._prompts(texts, state),
-            noise=noise,
+            draws=draws,
         )
 
     def sample(self, prepared: Prepared) -> Iterator[Step]:
         """The solver's steps; the last one's state is z_0, or z_t1 for ``last_step="decoder"``."""
         settings, state = prepared.settings, prepared.state
         velocity = guided_velocity(self.model.transformer, prepared.prompts, state, prepared.curve, settings.stg_mode)
-        fresh = derived_generator(prepared.request.seed or 0, "steps")
-
-        def noise(like: Tensor) -> Tensor:
-            return randn(like.shape, fresh, device=like.device, dtype=like.dtype)
-
+        renew, picture_noise = prepared.draws.of_steps()
         return euler(
             velocity,
             state,
             prepared.times,
             stop_at=_stop_of(settings),
-            renew=noise if settings.stochastic else None,
-            jitter=(settings.image_noise, noise) if settings.image_noise else None,
+            renew=renew if settings.stochastic else None,
+            jitter=(settings.image_noise, picture_noise) if settings.image_noise else None,
         )
 
     def decode(self, prepared: Prepared, state: TokenState) -> UInt8[np.ndarray, "F H W 3"]:
@@ -239,12 +235,16 @@ class Generator:
     def decode_pixels(self, prepared: Prepared, state: TokenState) -> Iterator[Float[Tensor, "3 F H W"]]:
         """The pieces of ``decode_stream`` before they are cropped and rounded: float32, in about [-1, 1]."""
         settings, vae = prepared.settings, self.model.vae
-        noise = prepared.noise.clone_state()  # a preview must not change the video that follows
+        noise = prepared.draws.of_decoder(
+            prepared.state.tokens.shape, len(prepared.times) if settings.stochastic else 0
+        )
         t = settings.decode_timestep if vae.config.timestep_conditioning else None
         if settings.last_step == "decoder":
             tokens, noise_scale = _raise_to_level(state, settings.decode_timestep, noise), 0.0
         else:
             tokens, noise_scale = state.targets, settings.decode_noise_scale
+            if t is not None:
+                tokens, noise_scale = prepared.draws.mixed(tokens, noise_scale, noise)
         latents = unpatchify(tokens, prepared.grid).to(next(vae.parameters()).dtype)
         if prepared.grid.num_tokens <= WHOLE_DECODE_TOKENS:
             pieces = iter([vae.decode(latents, t, noise_scale, settings.tone_map, noise)])
@@ -285,11 +285,16 @@ class Generator:
         embeddings, mask = text.embeddings.to(self.device, self.dtype), text.mask.to(self.device)
         return self.model.transformer.prepare(state.positions.expand(len(mask), -1, -1), embeddings, mask)
 
-    def _encode(self, pixels: Float[Tensor, "1 3 F _ _"], size: VideoShape | None = None) -> Float[Tensor, "1 c f h w"]:
-        """Normalised latents (the posterior's mean) in float32, of pixels that are stretched to a size before."""
+    def _encode(
+        self,
+        pixels: Float[Tensor, "1 3 F _ _"],
+        size: VideoShape | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Float[Tensor, "1 c f h w"]:
+        """Normalised latents in float32 of pixels, stretched to a size before: the mean, or a generator's sample."""
         weight = next(self.model.vae.parameters())
         pixels = pixels if size is None else resize(pixels, size.height, size.width)
-        return self.model.vae.encode(pixels.to(weight.device, weight.dtype)).float()
+        return self.model.vae.encode(pixels.to(weight.device, weight.dtype), generator).float()
 
 
 def _takes_fields_of(

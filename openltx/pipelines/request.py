@@ -18,6 +18,7 @@ from typing import Any, Literal
 from openltx.errors import RequestError
 from openltx.geometry import VideoShape
 from openltx.models.transformer import SkipMode
+from openltx.pipelines.draws import NoiseLayout
 
 Fit = Literal["exact", "pad"]
 LastStep = Literal["decoder", "renoise"]
@@ -86,6 +87,8 @@ class GenerationRequest:
     """Pull in large latents before decoding, 0 (off) to 1."""
     seed: int | None = None
     """The same seed and request give the same video; drawn and stated if left out."""
+    noise_layout: NoiseLayout = "openltx"
+    """The order in which the seed's numbers are drawn: openltx's own, or the official code's on a CPU."""
     fit: Fit = "exact"
     """A size off the grid is refused (exact), or made larger and cropped back (pad)."""
     last_step: LastStep | None = None
@@ -252,6 +255,7 @@ _RANGES = {
 }
 _CHOICES = {
     "stg_mode": ("attention_values", "attention_skip", "transformer_block", "residual"),
+    "noise_layout": ("openltx", "official"),
     "fit": ("exact", "pad"),
     "last_step": ("decoder", "renoise"),
 }

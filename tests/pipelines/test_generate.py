@@ -84,7 +84,7 @@ def test_with_renoise_and_no_noise_the_decoder_gets_the_samplers_latents(tiny_mo
     *_, last = generator.sample(prepared)
     with torch.inference_mode():
         latents = unpatchify(last.state.targets, prepared.grid)
-        expected = tiny_model.vae.decode(latents, t=0.05, noise_scale=0.0, generator=prepared.noise.clone_state())
+        expected = tiny_model.vae.decode(latents, t=0.05, noise_scale=0.0, generator=prepared.draws.of_decoder((), 0))
     assert np.allclose(to_tensor(generator.decode(prepared, last.state)), expected[0].clamp(-1, 1), atol=1 / 255)
 
 
