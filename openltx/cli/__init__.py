@@ -34,6 +34,9 @@ _learn = Group("Train and measure", sort_key=2)
 COMMANDS = {
     "generate": ("generate:generate", _use, "Make a video from a prompt, or from a picture and a prompt."),
     "demo": ("demo:demo", _use, "Make the two demonstration videos with the bundled model."),
+    "models": ("models:models", _use, "List the released models, and which of them are here."),
+    "pull": ("models:pull", _use, "Fetch a released model."),
+    "convert": ("convert:convert", _use, "Turn a single file into a diffusers folder, or back."),
     "inspect": ("inspect:inspect", _use, "Show the request inside a video, or what a weight file holds."),
     "data": ("data:data_app", _learn, "Render worlds or cut videos to learn from, and look at data sets."),
     "train": ("train:train_app", _learn, "Train the Video-VAE or the transformer."),

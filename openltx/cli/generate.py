@@ -1,13 +1,16 @@
 """``openltx generate``: the flags are the fields of ``GenerationRequest``."""
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
 
 from openltx.cli.output import free_name, make, open_generator, require_place_for, save, save_contact_sheet
+from openltx.pipelines.generate import Generator
 from openltx.pipelines.request import GenerationRequest
 from openltx.pipelines.residency import Device, Precision
+from openltx.recipes.official import read_official
 
 
 def generate(
@@ -15,7 +18,9 @@ def generate(
     *,
     output: Annotated[Path | None, Parameter(name=("--output", "-o"))] = None,
     contact_sheet: Path | None = None,
-    model: str = "playroom",
+    model: str | None = None,
+    recipe: str | None = None,
+    config: Path | None = None,
     device: Device = "auto",
     precision: Precision = "auto",
     compile: Annotated[bool, Parameter(negative=())] = False,
@@ -31,7 +36,12 @@ def generate(
     contact_sheet
         Also write some frames side by side into this picture.
     model
-        "playroom" (bundled), or the path of a weight file.
+        "playroom" (bundled, and taken if nothing is said), a released model that was pulled (`openltx models`), or the
+        path of a weight file or folder.
+    recipe
+        Sample the model as this release; a released file under its own name needs no word.
+    config
+        Settings (and, without --model, the model) from a YAML file of the official code.
     device
         Where to compute; auto takes CUDA, else MPS, else the CPU.
     precision
@@ -43,7 +53,14 @@ def generate(
     for path in (output, contact_sheet):
         if path is not None:
             require_place_for(path)
-    video = make(open_generator(model, device, precision, compile=compile), request)
+    official = None if config is None else read_official(config)
+    named = model or ("playroom" if official is None else str(official.model))
+    generator = open_generator(named, device, precision, compile=compile, recipe=recipe)
+    if official is not None:
+        for note in official.notes:
+            print(f"{config}: {note}", file=sys.stderr)
+        generator = Generator(official.apply(generator.model))
+    video = make(generator, request)
     save(video, output or free_name(video.request))
     if contact_sheet is not None:
         save_contact_sheet(video, contact_sheet)

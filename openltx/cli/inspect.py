@@ -1,6 +1,10 @@
-"""``openltx inspect``: the request inside a picture or video, or the config, tensors and hash of a weight file."""
+"""``openltx inspect``: the request inside a picture or video, or what a weight file or a model's folder holds."""
 
 import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from math import prod
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -8,7 +12,10 @@ from cyclopts import Parameter
 from rich.console import Console
 from rich.table import Table
 
+from openltx.checkpoints.convert import read_source
+from openltx.checkpoints.header import StoredTensor
 from openltx.checkpoints.single_file import FileReport, inspect_file
+from openltx.checkpoints.zoo import WEIGHT_SUFFIXES, release_of
 from openltx.errors import MediaError
 from openltx.media.io import read_metadata
 
@@ -19,11 +26,14 @@ def inspect(file: Path, *, as_json: Annotated[bool, Parameter(name="--json", neg
     Parameters
     ----------
     file
-        A video or picture made by openltx, or a .safetensors file.
+        A video or picture made by openltx, a .safetensors file (model, LoRA, upscaler, ...), or a diffusers folder.
     as_json
         Print one JSON object instead of tables.
     """
-    report = _weights(inspect_file(file)) if file.suffix == ".safetensors" else _media(file)
+    if file.is_dir():
+        report = _folder(file)
+    else:
+        report = _weights(inspect_file(file)) if file.suffix in WEIGHT_SUFFIXES else _media(file)
     if as_json:
         print(json.dumps(report, indent=2, ensure_ascii=False))
     else:
@@ -38,16 +48,46 @@ def _media(file: Path) -> dict[str, Any]:
     return {name: _parsed(value) if name == "request" else value for name, value in metadata.items()}
 
 
-def _weights(report: FileReport) -> dict[str, Any]:
+def _folder(folder: Path) -> dict[str, Any]:
+    """What a diffusers folder holds, whole or in shards, under official names; refused if it is not complete."""
+    source = read_source(folder)
+    tensors = [
+        replace(stored, name=prefix + name)
+        for prefix, part in (("model.diffusion_model.", source.transformer), ("vae.", source.vae))
+        if part is not None
+        for name, stored in part[1].items()
+    ]
     return {
+        "kind": "diffusers folder",
+        **_sizes(tensors),
+        "config": _parsed(source.metadata["config"]),
+        "tensors": _listed(tensors),
+    }
+
+
+def _weights(report: FileReport) -> dict[str, Any]:
+    release = release_of(report.path)
+    return {
+        "kind": report.kind,
+        "release": None if release is None else release.name,
         "sha256": report.sha256,
-        "parameters": report.num_parameters,
+        **_sizes(report.tensors),
         "metadata": {name: _parsed(value) for name, value in report.metadata.items()},
         "config": report.config,
-        "tensors": [
-            {"name": tensor.name, "dtype": tensor.dtype, "shape": list(tensor.shape)} for tensor in report.tensors
-        ],
+        "tensors": _listed(report.tensors),
     }
+
+
+def _sizes(tensors: Sequence[StoredTensor]) -> dict[str, Any]:
+    formats = Counter(tensor.dtype for tensor in tensors)
+    return {
+        "parameters": sum(prod(tensor.shape) for tensor in tensors),
+        "formats": ", ".join(f"{count} tensors {dtype}" for dtype, count in formats.most_common()),
+    }
+
+
+def _listed(tensors: Sequence[StoredTensor]) -> list[dict[str, Any]]:
+    return [{"name": tensor.name, "dtype": tensor.dtype, "shape": list(tensor.shape)} for tensor in tensors]
 
 
 def _parsed(text: str) -> Any:

@@ -22,10 +22,12 @@ def require_place_for(path: Path) -> None:
         raise MediaError(f"Cannot write {path}: no permission. Choose another place.")
 
 
-def open_generator(model: str, device: Device, precision: Precision = "auto", *, compile: bool = False) -> Generator:
+def open_generator(
+    model: str, device: Device, precision: Precision = "auto", *, compile: bool = False, recipe: str | None = None
+) -> Generator:
     """Load a model, saying so meanwhile."""
     with Console(stderr=True).status(f"Loading {model} ..."):
-        return Generator(load(model, device=device, precision=precision, compile=compile))
+        return Generator(load(model, device=device, precision=precision, compile=compile, recipe=recipe))
 
 
 def make(generator: Generator, request: GenerationRequest) -> Video:

@@ -27,7 +27,7 @@ from openltx.conditioning import initial_state
 from openltx.errors import CheckpointError, RequestError
 from openltx.flow.guidance import GuidanceCurve, guidance_curve
 from openltx.flow.path import TokenState, interpolate
-from openltx.flow.schedule import part_of
+from openltx.flow.schedule import part_of, require_allowed
 from openltx.flow.solvers import Step, euler
 from openltx.geometry import LatentShape, patchify, unpatchify
 from openltx.media.contact_sheet import contact_sheet
@@ -128,6 +128,12 @@ class Generator:
         """The request with this model's own settings filled in; raises ``RequestError`` if it cannot be served."""
         defaults = Sampling(**as_tuples(self.model.sampling))
         self._require_blocks(request.settings(defaults))
+        resolved = self._resolved(request, defaults)
+        settings = resolved.settings(Sampling())
+        require_allowed(self._times(settings, settings.shape.padded().latent()), self.model.allowed_times)
+        return resolved
+
+    def _resolved(self, request: GenerationRequest, defaults: Sampling) -> GenerationRequest:
         if self.model.vae.config.timestep_conditioning:
             return request.resolve(defaults)
         if request.last_step == "decoder" or request.decode_timestep:
@@ -236,7 +242,7 @@ class Generator:
             raise CheckpointError(
                 f'The model "{self.model.name}" names no text encoder that openltx has, so it cannot read a prompt.'
             )
-        texts = [request.prompt.strip(), request.negative.strip()]
+        texts = [request.prompt.strip(), (request.negative or "").strip()]
         if not curve.needs_negative:
             return Prompts(self._context(texts[:1], state))
         if state.tokens.shape[1] <= ONE_BATCH_TOKENS:

@@ -1,7 +1,7 @@
 """Where a model lives: the device and the number format are chosen here, once, and never inside a pipeline."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 
@@ -19,9 +19,14 @@ Precision = Literal["auto", "float32", "bfloat16", "int8"]
 
 
 def load(
-    name: str | Path = "playroom", *, device: Device = "auto", precision: Precision = "auto", compile: bool = False
+    name: str | Path = "playroom",
+    *,
+    device: Device = "auto",
+    precision: Precision = "auto",
+    compile: bool = False,
+    recipe: str | None = None,
 ) -> LTXModel:
-    """A model by name (the bundled "playroom") or by the path of its weight file, ready on ``device``.
+    """A model by name ("playroom", or a release that was pulled) or by the path of its weights, ready on ``device``.
 
     device      "auto" takes CUDA, else Apple's MPS, else the CPU
     precision   "auto" takes bfloat16 where the hardware computes in it (CUDA; processors with AVX-512 BF16, of which a
@@ -30,10 +35,12 @@ def load(
     compile     let ``torch.compile`` fuse each block, in place: the first step of a new size waits for it;
                 torch keeps the result in its own cache. For accelerators; on a CPU it would replace the kernels of
                 ``openltx.kernels``, and is refused
+    recipe      the release as which a file of another name is sampled ("ltxv-13b-0.9.8-distilled")
 
     Raises ``CheckpointError`` for an unknown or damaged model, ``RequestError`` for what this machine does not have.
     """
     place = choose_device(device)
+    _require_precision(precision)
     if precision == "int8" and place.type != "cpu":
         raise RequestError(f'precision="int8" runs on the CPU only, not on "{place.type}". Use "bfloat16" or "auto".')
     if compile and place.type == "cpu":
@@ -41,13 +48,20 @@ def load(
             "Compiling is for accelerators: on the CPU it would replace the built-in kernels. Leave it out."
         )
     dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16}.get(precision) or fast_dtype(place)
-    model = load_bundle(name, dtype=dtype, device=place)
+    model = load_bundle(name, dtype=dtype, device=place, recipe=recipe)
     if precision == "int8":
         quantize(model.transformer, cache_folder() / "int8" / f"{model.name}-{model.fingerprint}.safetensors")
     lay_out_kernels(model.vae)
     if compile:
         compile_blocks(model.transformer)
     return model
+
+
+def _require_precision(precision: str) -> None:
+    if precision in get_args(Precision):
+        return
+    reason = " float16 overflows in this network: the videos turn out green or empty." if "16" in precision else ""
+    raise RequestError(f'precision="{precision}" is not possible.{reason} Choose {", ".join(get_args(Precision))}.')
 
 
 def compile_blocks(transformer: VideoTransformer, backend: str = "inductor") -> None:
