@@ -86,10 +86,7 @@ def convert(
 def read_source(path: Path) -> Source:
     """A model's description, from a single file or a folder; its tensors are complete, and none is loaded."""
     with naming(path):
-        if path.is_dir():
-            model = _from_folder(path)
-        else:
-            model = _from_file(read_header(path))
+        model = _from_folder(path) if path.is_dir() else _from_file(read_header(path))
     if model.transformer is not None:
         described_module(VideoTransformer, model.transformer[0], path, model.transformer[1])
     if model.vae is not None:

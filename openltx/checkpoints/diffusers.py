@@ -82,6 +82,7 @@ def transformer_config(config: Json) -> TransformerConfig:
     """Our configuration of diffusers' ``transformer/config.json``."""
     _require("transformer", config, TRANSFORMER_FIXED)
     given = _TRANSFORMER_DEFAULTS | config
+    _require_sizes("transformer", given, _TRANSFORMER_SIZES)
     ours = TransformerConfig(
         num_layers=given["num_layers"],
         num_heads=given["num_attention_heads"],
@@ -103,6 +104,7 @@ def vae_config(config: Json) -> VAEConfig:
     """Our configuration of diffusers' ``vae/config.json``."""
     _require("vae", config, VAE_FIXED)
     given = _VAE_DEFAULTS | config
+    _require_sizes("vae", given, _VAE_SIZES)
     return VAEConfig(
         encoder_blocks=_encoder_blocks(given),
         decoder_blocks=_decoder_blocks(given),
@@ -166,6 +168,13 @@ def _require(section: str, config: Json, fixed: Json) -> None:
                 f"The {section} config says {key}={config[key]!r}; openltx builds {key}={only!r} only, which is what "
                 "every release has."
             )
+
+
+def _require_sizes(section: str, given: Json, keys: tuple[str, ...]) -> None:
+    for key in keys:
+        values = given[key] if isinstance(given[key], list | tuple) else [given[key]]
+        if not all(isinstance(value, int) and value > 0 for value in values):
+            raise CheckpointError(f"The {section} config says {key}={given[key]!r}: whole numbers above 0 are needed.")
 
 
 def find_part(folder: Path, name: str) -> Path | None:
@@ -278,6 +287,13 @@ _VAE_DEFAULTS: Json = {
     "patch_size": 4,
     "decoder_causal": False,
 }
+_TRANSFORMER_SIZES = (
+    "in_channels", "num_attention_heads", "attention_head_dim", "cross_attention_dim", "num_layers", "caption_channels",
+)  # fmt: skip
+_VAE_SIZES = (
+    "latent_channels", "patch_size", "block_out_channels", "layers_per_block", "decoder_block_out_channels",
+    "decoder_layers_per_block", "upsample_factor",
+)  # fmt: skip
 VAE_FIXED: Json = {
     "in_channels": 3,
     "out_channels": 3,

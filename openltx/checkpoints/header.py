@@ -174,7 +174,7 @@ def _refuse_foreign(path: Path, start: bytes, size: int) -> None:
         return
     if start.startswith((b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")):
         raise CheckpointError(
-            f"{path} is a pickle or a zip archive, as .ckpt, .pt, .pth and .bin files are. Loading one can run any code "
+            f"{path} is a pickle or a zip archive, as .ckpt, .pt, .pth and .bin files are. Loading one runs any code "
             "that its maker put in, so openltx never does. Use the .safetensors file of the same model."
         )
     if start.startswith(b"version "):

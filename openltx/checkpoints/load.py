@@ -52,13 +52,17 @@ def load_bundle(
     vae_config, vae_tensors = _vae_source(path)
     _require_matching(path, transformer_config, vae_config)
     header = diffusers.kept_header(path) if path.is_dir() else read_header(path)
+    transformer = described_module(VideoTransformer, transformer_config, path, transformer_tensors)
+    vae = described_module(VideoAutoencoder, vae_config, path, vae_tensors)
     with naming(path):
         schedule, sampling = schedule_of(path, header, vae_config), _sampling(header, release)
+        if recipe is not None and release is not None:
+            sampling = dict(release.sampling)  # asked for by name: before what the file says
         times = allowed_times({} if header is None else single_file.header_config(header))
     return LTXModel(
         name=_shown_name(name, path),
-        transformer=_build(VideoTransformer, transformer_config, path, transformer_tensors, dtype, device),
-        vae=_build(VideoAutoencoder, vae_config, path, vae_tensors, dtype, device),
+        transformer=_filled(transformer, path, transformer_tensors, dtype, device),
+        vae=_filled(vae, path, vae_tensors, dtype, device),
         text=_text_encoder(header, transformer_config, device),
         schedule=schedule,
         allowed_times=times,
@@ -71,14 +75,14 @@ def load_transformer(name: str | Path, dtype: torch.dtype | None = None, device:
     """The transformer of a model, named as for ``load_bundle``, as ``dtype`` (None: as stored)."""
     path = _locate(name)
     config, tensors = _transformer_source(path)
-    return _build(VideoTransformer, config, path, tensors, dtype, device)
+    return _filled(described_module(VideoTransformer, config, path, tensors), path, tensors, dtype, device)
 
 
 def load_vae(name: str | Path, dtype: torch.dtype | None = None, device: Device = None) -> VideoAutoencoder:
     """The Video-VAE of a model, named as for ``load_bundle``, as ``dtype`` (None: as stored)."""
     path = _locate(name)
     config, tensors = _vae_source(path)
-    return _build(VideoAutoencoder, config, path, tensors, dtype, device)
+    return _filled(described_module(VideoAutoencoder, config, path, tensors), path, tensors, dtype, device)
 
 
 def _transformer_source(path: Path) -> tuple[TransformerConfig, dict[str, StoredTensor]]:
@@ -93,16 +97,14 @@ def _vae_source(path: Path) -> tuple[VAEConfig, dict[str, StoredTensor]]:
         return diffusers.vae_source(path) if path.is_dir() else single_file.vae_source(read_header(path))
 
 
-def _build(
-    kind: type[Network],
-    config: TransformerConfig | VAEConfig,
+def _filled(
+    module: Network,
     path: Path,
     stored: Mapping[str, StoredTensor],
     dtype: torch.dtype | None,
     device: Device,
 ) -> Network:
-    """The module of ``config`` with exactly the ``stored`` tensors, in evaluation mode."""
-    module = described_module(kind, config, path, stored)
+    """A module that is on the meta device, with the ``stored`` tensors, in evaluation mode."""
     require_formats(path, stored, dtype)
     tensors = read_tensors(stored, dtype, device)
     require_finite(stored, tensors)

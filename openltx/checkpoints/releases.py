@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from openltx.checkpoints.settings import BASE, DEV_13B, DISTILLED_2B, DISTILLED_13B, DISTILLED_096, EARLY
+from openltx.checkpoints.settings import BASE, DEV_13B, DISTILLED_096, DISTILLED_2B, DISTILLED_13B, EARLY
 
 ReleaseKind = Literal["model", "upscaler", "lora", "text encoder"]
 
@@ -249,8 +249,10 @@ _ROWS: tuple[Release, ...] = (
             needs=("ltxv-13b-0.9.7-dev",),
         )
         for control, what, gigabytes in (
-            ("depth", "a depth map", 0.08), ("pose", "poses", 0.15), ("canny", "edges", 0.08)
-        )  # fmt: skip
+            ("depth", "a depth map", 0.08),
+            ("pose", "poses", 0.15),
+            ("canny", "edges", 0.08),
+        )
     ),
     Release(
         name="ltxv-098-ic-lora-detailer",

@@ -201,4 +201,3 @@ def _absent(header: Header, network: str, anchor: str, prefixes: tuple[str, ...]
         f"{header.path} holds no LTX-Video {network}: none of {tried} is among its {len(header.tensors)} tensors "
         f"({some(sorted(header.tensors))}). Give an LTX-Video file, or check that its tensors were not renamed."
     )
-

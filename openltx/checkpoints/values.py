@@ -15,7 +15,7 @@ def require_formats(path: Path, stored: Mapping[str, StoredTensor], dtype: torch
     integers = [tensor for tensor in stored.values() if not tensor.is_floating_point]
     if integers:
         raise CheckpointError(
-            f"{path} stores {integers[0].name} and {len(integers) - 1} more tensors as integers ({integers[0].dtype}): "
+            f"{path} stores {len(integers)} tensors as integers, {integers[0].name} as {integers[0].dtype}: "
             "the weights were quantised by another program. Use the bfloat16 or 8-bit float file of the same model."
         )
     kinds = {tensor.dtype for tensor in stored.values()}

@@ -48,7 +48,11 @@ def local_path(release: Release) -> Path | None:
     import huggingface_hub
 
     looked_for = [release.file] if release.file else [f"{folder}/config.json" for folder in release.folders[:1]]
-    found = [huggingface_hub.try_to_load_from_cache(release.repo, file) for file in looked_for if file]
+    found = [
+        huggingface_hub.try_to_load_from_cache(release.repo, file, cache_dir=cache_place())
+        for file in looked_for
+        if file
+    ]
     if not all(isinstance(path, str) for path in found):
         return None
     path = Path(str(found[0]))

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from openltx.checkpoints.releases import RELEASES, Release
 from openltx.checkpoints.zoo import cache_place, find_release, local_path
@@ -27,7 +27,7 @@ def models(*, as_json: Annotated[bool, Parameter(name="--json", negative="")] = 
     if as_json:
         print(json.dumps(rows, indent=2, ensure_ascii=False))
         return
-    table = Table("name", "what", "GB", "licence", "needs", "here", box=None, pad_edge=False)
+    table = Table(Column("name", no_wrap=True), "what", "GB", "licence", "needs", "here", box=None, pad_edge=False)
     for row in rows:
         here = "yes" if row["path"] else "no"
         what = f"{row['kind']}: {row['about']}"

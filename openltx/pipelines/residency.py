@@ -40,7 +40,7 @@ def load(
     Raises ``CheckpointError`` for an unknown or damaged model, ``RequestError`` for what this machine does not have.
     """
     place = choose_device(device)
-    _require_precision(precision)
+    require_precision(precision)
     if precision == "int8" and place.type != "cpu":
         raise RequestError(f'precision="int8" runs on the CPU only, not on "{place.type}". Use "bfloat16" or "auto".')
     if compile and place.type == "cpu":
@@ -57,7 +57,8 @@ def load(
     return model
 
 
-def _require_precision(precision: str) -> None:
+def require_precision(precision: str) -> None:
+    """Raise ``RequestError`` for a number format that is not offered."""
     if precision in get_args(Precision):
         return
     reason = " float16 overflows in this network: the videos turn out green or empty." if "16" in precision else ""

@@ -16,7 +16,6 @@ from typing import Any
 
 from openltx.checkpoints.releases import RELEASES, Release
 from openltx.checkpoints.zoo import find_release, release_of
-from openltx.errors import CheckpointError
 from openltx.flow.schedule import Schedule
 from openltx.models.bundle import LTXModel
 from openltx.pipelines.request import Sampling
@@ -73,8 +72,10 @@ def pass_settings(sampling: Mapping[str, Any]) -> dict[str, Any]:
 def _recipe(release: Release) -> Recipe:
     second = _SECOND.get(release.name)
     upscaler = next((name for name in release.needs if RELEASES[name].kind == "upscaler"), None)
-    two_pass = None if second is None else TwoPass(
-        downscale=DOWNSCALE, first=pass_settings(release.sampling), second=pass_settings(second)
+    two_pass = (
+        None
+        if second is None
+        else TwoPass(downscale=DOWNSCALE, first=pass_settings(release.sampling), second=pass_settings(second))
     )
     return Recipe(model=release.name, sampling=release.sampling, two_pass=two_pass, upscaler=upscaler)
 

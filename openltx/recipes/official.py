@@ -84,13 +84,8 @@ def _settings(config: Json) -> dict[str, Any]:
     if "times" in settings:
         aside = ("steps", "skip_initial", "skip_final")
         settings = {name: value for name, value in settings.items() if name not in aside}
-    if "stg_mode" in settings:
-        settings["stg_mode"] = _mode(settings["stg_mode"])
-    try:
-        settings = _rescaled(_unlisted(settings))
-        GenerationRequest("only to see whether they are possible", **settings)
-    except (TypeError, ValueError) as error:
-        raise RequestError(f"its settings make no sense ({error}).") from error
+    settings = _rescaled(_unlisted(settings))
+    GenerationRequest("only to see whether they are in range", **settings)
     return settings
 
 
@@ -128,7 +123,7 @@ def _rescaled(settings: dict[str, Any]) -> dict[str, Any]:
     """Rescaling our way round: 0 where the official code does none, which is at 1 and wherever there is no STG."""
     cfg, stg, rescale = (settings.get(name) for name in ("cfg", "stg", "rescale"))
     if cfg is not None:  # 1 and less turn it off in the official code; here 1 does
-        settings = settings | {"cfg": _each(lambda scale: max(1.0, float(scale)), cfg)}
+        settings = settings | {"cfg": _each(lambda scale: max(1.0, scale), cfg)}
     if rescale is None:
         return settings
     if isinstance(stg, tuple) and not isinstance(rescale, tuple):
@@ -140,26 +135,40 @@ def _rescaled(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def _rescale(official: float, stg: Any) -> float:
-    return 0.0 if official == 1 or stg == 0 else float(official)
+    return 0.0 if official == 1 or stg == 0 else official
 
 
 def _each(change: Any, value: Any) -> Any:
     return tuple(map(change, value)) if isinstance(value, tuple) else change(value)
 
 
-def _value(value: Any, where: str) -> Any:
-    """YAML's lists as tuples; numbers, switches and words as they are."""
+def _value(value: Any, key: str) -> Any:
+    """A value of the kind that its setting has: floats, whole numbers or switches, in tuples where there is a list."""
+    ours = _NAMES[key]
+    if isinstance(value, list) != (ours in _ALWAYS_LISTS) and ours not in _MAYBE_LISTS:
+        raise RequestError(f"{key}={value!r} is not possible: it is {'' if ours in _ALWAYS_LISTS else 'not '}a list.")
     if isinstance(value, list):
-        return tuple(_value(item, where) for item in value)
-    if value is not None and not isinstance(value, bool | int | float | str):
-        raise RequestError(f"{where}={value!r} is not a value for it.")
-    return value
+        return tuple(_element(item, ours, key) for item in value)
+    return _element(value, ours, key)
 
 
-def _mode(value: Any) -> str:
-    if value not in _MODES:
-        raise RequestError(f'stg_mode="{value}" is not possible: choose {", ".join(_MODES)}.')
-    return _MODES[value]
+def _element(value: Any, ours: str, key: str) -> Any:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if ours == "stg_mode" and isinstance(value, str) and value in _MODES:
+        return _MODES[value]
+    if ours in _SWITCHES and isinstance(value, bool):
+        return value
+    if ours == "skip_blocks" and isinstance(value, list):
+        return tuple(_element(item, ours, key) for item in value)
+    if ours in _WHOLE and isinstance(value, int) and is_number:
+        return value
+    if is_number and ours not in (*_WHOLE, *_SWITCHES, "stg_mode"):
+        return float(value)
+    kind = (
+        f"one of {', '.join(_MODES)}" if ours == "stg_mode" else "true or false" if ours in _SWITCHES
+        else "whole" if ours in _WHOLE else "a number"
+    )  # fmt: skip
+    raise RequestError(f"{key}={value!r} is not possible: it must be {kind}.")
 
 
 def _schedule(sampler: Any) -> Schedule | None:
@@ -220,6 +229,10 @@ _NAMES = {
 }
 # what the official code does where a configuration says nothing
 _DEFAULTS = {"num_inference_steps": 20, "guidance_scale": 4.5, "stg_scale": 1.0, "rescaling_scale": 0.7}
+_SWITCHES = ("cfg_star", "stochastic")
+_WHOLE = ("steps", "skip_initial", "skip_final", "skip_blocks")
+_ALWAYS_LISTS = ("times", "guidance_times", "skip_blocks")
+_MAYBE_LISTS = ("cfg", "stg", "rescale", "decode_timestep", "decode_noise_scale")
 _PLACES = (
     "pipeline_type", "checkpoint_path", "spatial_upscaler_model_path", "downscale_factor", "sampler", "first_pass",
     "second_pass",

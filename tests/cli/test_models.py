@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ def _an_empty_cache_and_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setattr("huggingface_hub.hf_hub_download", _refuse)
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=10**12))
 
 
 def _refuse(*_: object, **__: object) -> str:
@@ -61,9 +63,7 @@ def test_pulling_says_licence_place_and_company(
         (["inspect", "model.ckpt"], "model.ckpt"),
     ],
 )
-def test_a_mistake_gets_one_line_and_code_2(
-    line: list[str], expected: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_mistake_gets_one_line_and_code_2(line: list[str], expected: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(line) == 2
     message = capsys.readouterr().err.strip().splitlines()[-1]
     assert expected in message
