@@ -29,6 +29,9 @@ def parse_config(text: str) -> Json:
         raise CheckpointError(f'The "config" entry of the file\'s header is not JSON ({error}).') from error
     if not isinstance(config, dict):
         raise CheckpointError(f'The "config" entry of the file\'s header is a {type(config).__name__}, not an object.')
+    for name in ("transformer", "vae", "scheduler"):
+        if not isinstance(config.get(name, {}), dict):
+            raise CheckpointError(f'The "{name}" section of the config in the file\'s header is not an object.')
     return config
 
 
@@ -88,11 +91,14 @@ def schedule_from_official(official: Json) -> Schedule:
     sampler, shifting = official.get("sampler"), official.get("shifting")
     kinds, shifts = {**_swapped(_SAMPLERS), None: "uniform"}, _swapped(_SHIFTINGS)
     for key, value, known in (("sampler", sampler, kinds), ("shifting", shifting, shifts)):
-        if value not in known:
+        if not isinstance(value, str | None) or value not in known:
             raise CheckpointError(
                 f"The scheduler config says {key}={value!r}; openltx has {', '.join(map(repr, known))}."
             )
     given: Json = {ours: official[key] for ours, key in _SCHEDULE_KEYS.items() if official.get(key) is not None}
+    for ours, value in given.items():
+        if not (_is_number(value) or (ours in ("shift_low", "shift_high") and _is_anchor(value))):
+            raise CheckpointError(f"The scheduler config says {_SCHEDULE_KEYS[ours]}={value!r}, which is no number.")
     given |= {ours: tuple(given[ours]) for ours in ("shift_low", "shift_high") if ours in given}
     return Schedule(kind=kinds[sampler], shift=shifts[shifting], **given)
 
@@ -111,6 +117,19 @@ def official_schedule(schedule: Schedule) -> Json:
     own = {_SCHEDULE_KEYS[name]: getattr(schedule, name) for name in ("shift_low", "shift_high", "constant_mu")
            if getattr(schedule, name) != defaults[name]}  # fmt: skip
     return section | {key: _plain(value) for key, value in own.items()}
+
+
+def allowed_times(config: Json) -> tuple[float, ...] | None:
+    """The only times at which a distilled file allows its transformer to be called (None: any).
+
+    ``config`` is the whole of the header's. Raises ``CheckpointError`` if the list makes no sense.
+    """
+    stated = config.get("allowed_inference_steps")
+    if stated is None:
+        return None
+    if not isinstance(stated, list) or not stated or not all(_is_number(t) and 0 < t <= 1 for t in stated):
+        raise CheckpointError(f"The config says allowed_inference_steps={stated!r}; it must be times in (0, 1].")
+    return tuple(float(t) for t in stated)
 
 
 def sniff_vae(shapes: Shapes) -> VAEConfig:
@@ -177,6 +196,13 @@ def _block(entry: object, side: str) -> Block:
                 f"The vae config's {side} block {kind!r} has a parameter {key!r} that openltx does not know there; "
                 f"it knows {', '.join(allowed) or 'none'}."
             )
+        wanted = _boolean if isinstance(allowed[key], bool) else _size
+        try:
+            wanted(params[key])
+        except ValueError as error:
+            raise CheckpointError(
+                f"The vae config's {side} block {kind!r} says {key}={params[key]!r}: {error}."
+            ) from error
     settings: Json = {**allowed, **params}
     return Block(kind=kind, **settings)
 
@@ -222,6 +248,20 @@ def _one_of(*choices: str) -> Callable[[object], str]:
     return convert
 
 
+def _size(value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ValueError("it must be a whole number above 0")
+    return value
+
+
+def _is_anchor(value: object) -> bool:
+    return isinstance(value, list | tuple) and len(value) == 2 and all(map(_is_number, value))
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
 def _boolean(value: object) -> bool:
     if not isinstance(value, bool):
         raise ValueError("it must be true or false")
@@ -245,12 +285,12 @@ def _default(key: str) -> object:
 
 # official key -> (our field, conversion)
 _TRANSFORMER_KEYS: dict[str, tuple[str, Callable]] = {
-    "num_layers": ("num_layers", int),
-    "num_attention_heads": ("num_heads", int),
-    "attention_head_dim": ("head_dim", int),
-    "caption_channels": ("caption_channels", int),
-    "in_channels": ("in_channels", int),
-    "out_channels": ("out_channels", int),
+    "num_layers": ("num_layers", _size),
+    "num_attention_heads": ("num_heads", _size),
+    "attention_head_dim": ("head_dim", _size),
+    "caption_channels": ("caption_channels", _size),
+    "in_channels": ("in_channels", _size),
+    "out_channels": ("out_channels", _size),
     "norm_eps": ("norm_eps", float),
     "positional_embedding_theta": ("theta", float),
     "positional_embedding_max_pos": ("max_positions", _floats),
@@ -293,10 +333,10 @@ _SCHEDULE_KEYS = {
 }
 
 _VAE_KEYS: dict[str, tuple[str, Callable]] = {
-    "latent_channels": ("latent_channels", int),
-    "patch_size": ("patch_size", int),
-    "encoder_base_channels": ("encoder_base_channels", int),
-    "decoder_base_channels": ("decoder_base_channels", int),
+    "latent_channels": ("latent_channels", _size),
+    "patch_size": ("patch_size", _size),
+    "encoder_base_channels": ("encoder_base_channels", _size),
+    "decoder_base_channels": ("decoder_base_channels", _size),
     "timestep_conditioning": ("timestep_conditioning", _boolean),
     "causal_encoder": ("causal_encoder", _boolean),
     "causal_decoder": ("causal_decoder", _boolean),

@@ -1,14 +1,18 @@
 """Folders in the diffusers layout: ``transformer/`` and ``vae/``, each a config.json and safetensors, whole or sharded.
 
-Read only. The tensors get their official names through ``checkpoints.keys``; the configs are translated here.
+Reading; ``checkpoints.diffusers_folder`` writes. The tensors get their official names through ``checkpoints.keys``; the
+configs are translated here. What the layout has no place for (the three statistics that no model uses, the header of
+the official file) lies beside the two folders in ``official.safetensors``, if the folder was made by openltx.
 """
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
-from openltx.checkpoints.config import Json, is_causal_release
-from openltx.checkpoints.header import StoredTensor, read_header
+from openltx.checkpoints.config import Json, is_causal_release, parse_config
+from openltx.checkpoints.header import Header, StoredTensor, naming, read_header
 from openltx.checkpoints.keys import TRANSFORMER_TABLE, vae_table
 from openltx.errors import CheckpointError
 from openltx.flow.schedule import Schedule
@@ -16,33 +20,43 @@ from openltx.models.transformer import TransformerConfig
 from openltx.models.vae.autoencoder import Block, BlockKind, VAEConfig
 
 Tensors = dict[str, StoredTensor]
+Config = TypeVar("Config", TransformerConfig, VAEConfig)
 
 
 def transformer_source(folder: Path) -> tuple[TransformerConfig, Tensors]:
     """Configuration and tensors (official names) of a folder's transformer.
 
-    Whether positions are causal is not in diffusers' config: the VAE beside the transformer tells, and without one
-    they are, as in all releases since 0.9.5.
+    Whether positions are causal is not in diffusers' config: the kept official header tells, or else the VAE beside the
+    transformer; without one they are, as in all releases since 0.9.5.
     """
-    part = _part(folder, "transformer", "LTXVideoTransformer3DModel")
-    config = transformer_config(_read_json(part / "config.json"))
-    vae = part.parent / "vae" / "config.json"
-    if vae.is_file():
-        config = replace(config, causal_positions=is_causal_release(vae_config(_read_json(vae))))
+    part = _part(folder, "transformer")
+    config = _translated(transformer_config, part)
+    kept, vae = kept_header(part.parent), part.parent / "vae"
+    stated = parse_config(kept.metadata.get("config", "{}")).get("transformer") if kept is not None else None
+    if stated is not None:
+        config = replace(config, causal_positions=stated.get("causal_temporal_positioning") is True)
+    elif (vae / "config.json").is_file():
+        config = replace(config, causal_positions=is_causal_release(_translated(vae_config, vae)))
     return config, TRANSFORMER_TABLE.inverse.apply(_tensors(part))
 
 
 def vae_source(folder: Path) -> tuple[VAEConfig, Tensors]:
     """Configuration and tensors (official names) of a folder's VAE."""
-    part = _part(folder, "vae", "AutoencoderKLLTXVideo")
-    config = vae_config(_read_json(part / "config.json"))
+    part = _part(folder, "vae")
+    config = _translated(vae_config, part)
     return config, vae_table(config).inverse.apply(_tensors(part))
 
 
 def upsampler_source(folder: Path) -> tuple[Json, Tensors]:
     """The config.json and the tensors of a folder's latent upsampler; both have the official names."""
-    part = _part(folder, "latent_upsampler", "LTXLatentUpsamplerModel")
+    part = _part(folder, "latent_upsampler")
     return _read_json(part / "config.json"), _tensors(part)
+
+
+def kept_header(folder: Path) -> Header | None:
+    """The header of the official file that a folder was made of, with the tensors that diffusers has no place for."""
+    path = folder / KEPT
+    return read_header(path) if path.is_file() else None
 
 
 def schedule(folder: Path) -> Schedule | None:
@@ -57,19 +71,24 @@ def schedule(folder: Path) -> Schedule | None:
     config = _read_json(path)
     if not config.get("use_dynamic_shifting"):
         return Schedule(kind="linear_quadratic", terminal=None)
+    low, high = ("base_image_seq_len", "base_shift"), ("max_image_seq_len", "max_shift")
+    for key in (*low, *high):
+        if not isinstance(config.get(key), int | float):
+            raise CheckpointError(f"{path} says {key}={config.get(key)!r}, which is no number.")
     return Schedule(
         kind="uniform",
         shift="tokens",
-        shift_low=(config["base_image_seq_len"], config["base_shift"]),
-        shift_high=(config["max_image_seq_len"], config["max_shift"]),
+        shift_low=(config[low[0]], config[low[1]]),
+        shift_high=(config[high[0]], config[high[1]]),
         terminal=config.get("shift_terminal"),
     )
 
 
 def transformer_config(config: Json) -> TransformerConfig:
     """Our configuration of diffusers' ``transformer/config.json``."""
-    _require("transformer", config, _TRANSFORMER_FIXED)
+    _require("transformer", config, TRANSFORMER_FIXED)
     given = _TRANSFORMER_DEFAULTS | config
+    _require_sizes("transformer", given, _TRANSFORMER_SIZES)
     ours = TransformerConfig(
         num_layers=given["num_layers"],
         num_heads=given["num_attention_heads"],
@@ -89,8 +108,9 @@ def transformer_config(config: Json) -> TransformerConfig:
 
 def vae_config(config: Json) -> VAEConfig:
     """Our configuration of diffusers' ``vae/config.json``."""
-    _require("vae", config, _VAE_FIXED)
+    _require("vae", config, VAE_FIXED)
     given = _VAE_DEFAULTS | config
+    _require_sizes("vae", given, _VAE_SIZES)
     return VAEConfig(
         encoder_blocks=_encoder_blocks(given),
         decoder_blocks=_decoder_blocks(given),
@@ -142,9 +162,9 @@ def _decoder_blocks(given: Json) -> tuple[Block, ...]:
 
 
 def _look_up(key: str, value: str) -> BlockKind:
-    if value not in _DOWN_KINDS:
-        raise CheckpointError(f"The vae config says {key}={value!r}; openltx knows {', '.join(_DOWN_KINDS)}.")
-    return _DOWN_KINDS[value]
+    if value not in DOWN_KINDS:
+        raise CheckpointError(f"The vae config says {key}={value!r}; openltx knows {', '.join(DOWN_KINDS)}.")
+    return DOWN_KINDS[value]
 
 
 def _require(section: str, config: Json, fixed: Json) -> None:
@@ -156,25 +176,45 @@ def _require(section: str, config: Json, fixed: Json) -> None:
             )
 
 
-def _part(folder: Path, name: str, class_name: str) -> Path:
-    """The sub-folder of a network, or ``folder`` itself if it is that sub-folder."""
+def _require_sizes(section: str, given: Json, keys: tuple[str, ...]) -> None:
+    for key in keys:
+        values = given[key] if isinstance(given[key], list | tuple) else [given[key]]
+        if not all(isinstance(value, int) and value > 0 for value in values):
+            raise CheckpointError(f"The {section} config says {key}={given[key]!r}: whole numbers above 0 are needed.")
+
+
+def find_part(folder: Path, name: str) -> Path | None:
+    """The sub-folder of a network ("transformer" or "vae"), or ``folder`` itself if it is that; else None."""
     for part in (folder / name, folder):
-        if (part / "config.json").is_file() and _read_json(part / "config.json").get("_class_name") == class_name:
+        if (part / "config.json").is_file() and _read_json(part / "config.json").get("_class_name") == CLASSES[name]:
             return part
+    return None
+
+
+def _part(folder: Path, name: str) -> Path:
+    part = find_part(folder, name)
+    if part is not None:
+        return part
     raise CheckpointError(
-        f"{folder} holds no {name} in the diffusers layout: {name}/config.json with _class_name {class_name} is "
+        f"{folder} holds no {name} in the diffusers layout: {name}/config.json with _class_name {CLASSES[name]} is "
         f"missing. Give the folder that has {name}/ in it, or a .safetensors file."
     )
 
 
 def _tensors(part: Path) -> Tensors:
     """The tensors of a network's folder: one file, or the shards that its index names."""
-    index = part / f"{_WEIGHTS}.index.json"
+    index = part / f"{WEIGHTS}.index.json"
     if not index.is_file():
-        return read_header(part / _WEIGHTS).tensors
+        return read_header(part / WEIGHTS).tensors
     where = _read_json(index).get("weight_map")
     if not isinstance(where, dict):
         raise CheckpointError(f'{index} has no "weight_map", which says in which file a tensor is.')
+    for name, file in where.items():
+        if not isinstance(file, str) or Path(file).name != file or not file.endswith(".safetensors"):
+            raise CheckpointError(
+                f"{index} says that {name} is in {file!r}, which is not the name of a .safetensors file beside it. "
+                "Nothing outside the folder is read: download the folder again."
+            )
     shards = {file: read_header(part / file).tensors for file in sorted(set(where.values()))}
     for name, file in where.items():
         if name not in shards[file]:
@@ -183,6 +223,16 @@ def _tensors(part: Path) -> Tensors:
     if listed != set(where):
         raise CheckpointError(f"The shards in {part} hold tensors that {index.name} does not list: download it again.")
     return {name: shards[file][name] for name, file in where.items()}
+
+
+def _translated(translate: Callable[[Json], Config], part: Path) -> Config:
+    """The configuration in a part's config.json; ``CheckpointError`` names the file if it makes no sense."""
+    path = part / "config.json"
+    with naming(path):
+        try:
+            return translate(_read_json(path))
+        except (ArithmeticError, AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+            raise CheckpointError(f"{path} makes no sense: {type(error).__name__} {error}.") from error
 
 
 def _read_json(path: Path) -> Json:
@@ -195,9 +245,15 @@ def _read_json(path: Path) -> Json:
     return config
 
 
-_WEIGHTS = "diffusion_pytorch_model.safetensors"
+WEIGHTS = "diffusion_pytorch_model.safetensors"
+KEPT = "official.safetensors"
+CLASSES = {
+    "transformer": "LTXVideoTransformer3DModel",
+    "vae": "AutoencoderKLLTXVideo",
+    "latent_upsampler": "LTXLatentUpsamplerModel",
+}
 
-_DOWN_KINDS: dict[str, BlockKind] = {
+DOWN_KINDS: dict[str, BlockKind] = {
     "conv": "compress_all",
     "spatial": "compress_space_res",
     "temporal": "compress_time_res",
@@ -214,7 +270,7 @@ _TRANSFORMER_DEFAULTS: Json = {
     "norm_eps": 1e-6,
     "caption_channels": 4096,
 }
-_TRANSFORMER_FIXED: Json = {
+TRANSFORMER_FIXED: Json = {
     "patch_size": 1,
     "patch_size_t": 1,
     "activation_fn": "gelu-approximate",
@@ -241,7 +297,14 @@ _VAE_DEFAULTS: Json = {
     "patch_size": 4,
     "decoder_causal": False,
 }
-_VAE_FIXED: Json = {
+_TRANSFORMER_SIZES = (
+    "in_channels", "num_attention_heads", "attention_head_dim", "cross_attention_dim", "num_layers", "caption_channels",
+)  # fmt: skip
+_VAE_SIZES = (
+    "latent_channels", "patch_size", "block_out_channels", "layers_per_block", "decoder_block_out_channels",
+    "decoder_layers_per_block", "upsample_factor",
+)  # fmt: skip
+VAE_FIXED: Json = {
     "in_channels": 3,
     "out_channels": 3,
     "patch_size_t": 1,

@@ -17,17 +17,21 @@ import torch
 from torch import nn
 
 from openltx.checkpoints import diffusers, single_file
-from openltx.checkpoints.config import is_causal_release, schedule_from_official
+from openltx.checkpoints.completeness import described_module
+from openltx.checkpoints.config import allowed_times, is_causal_release, schedule_from_official
 from openltx.checkpoints.fingerprint import file_sha256
-from openltx.checkpoints.header import Header, StoredTensor, read_header, read_tensors
+from openltx.checkpoints.header import Header, StoredTensor, naming, read_header, read_tensors
+from openltx.checkpoints.releases import RELEASES, Release
 from openltx.checkpoints.text import load_text_encoder
 from openltx.checkpoints.upsampler import upsampler_source
+from openltx.checkpoints.values import require_finite, require_formats
+from openltx.checkpoints.zoo import find_release, names_a_path, release_of, require_local
 from openltx.errors import CheckpointError
 from openltx.flow.schedule import Schedule
 from openltx.models.bundle import LTXModel
 from openltx.models.text import TextEncoder
 from openltx.models.transformer import TransformerConfig, VideoTransformer
-from openltx.models.upsampler import LatentUpsampler, UpsamplerConfig
+from openltx.models.upsampler import LatentUpsampler
 from openltx.models.vae.autoencoder import VAEConfig, VideoAutoencoder
 
 Device = torch.device | str | None
@@ -36,39 +40,51 @@ Network = TypeVar("Network", bound=nn.Module)
 BUNDLED = ("playroom",)
 
 
-def load_bundle(name: str | Path, dtype: torch.dtype | None = None, device: Device = None) -> LTXModel:
-    """A whole model by name ("playroom"), or from a single file or diffusers folder of that path.
+def load_bundle(
+    name: str | Path, dtype: torch.dtype | None = None, device: Device = None, recipe: str | None = None
+) -> LTXModel:
+    """A whole model by name ("playroom", or a release that was pulled), or from the path of a single file or folder.
 
-    ``dtype`` None keeps the weights as they are stored. The text encoder stays in float32.
+    ``dtype`` None keeps the weights as they are stored. The text encoder stays in float32. A released file is sampled
+    as its release, which its name tells; ``recipe`` names a release for a file of another name.
     """
     path = _locate(name)
+    release = release_of(name) if recipe is None else find_release(recipe, "model")
     transformer_config, transformer_tensors = _transformer_source(path)
     vae_config, vae_tensors = _vae_source(path)
     _require_matching(path, transformer_config, vae_config)
-    header = None if path.is_dir() else read_header(path)
+    header = diffusers.kept_header(path) if path.is_dir() else read_header(path)
+    transformer = described_module(VideoTransformer, transformer_config, path, transformer_tensors)
+    vae = described_module(VideoAutoencoder, vae_config, path, vae_tensors)
+    with naming(path):
+        schedule, sampling = schedule_of(path, header, vae_config), _sampling(header, release)
+        if recipe is not None and release is not None:
+            sampling = dict(release.sampling)  # asked for by name: before what the file says
+        times = allowed_times({} if header is None else single_file.header_config(header))
     return LTXModel(
-        name=str(name) if name in BUNDLED else path.stem,
-        transformer=_build(VideoTransformer, transformer_config, path, transformer_tensors, dtype, device),
-        vae=_build(VideoAutoencoder, vae_config, path, vae_tensors, dtype, device),
+        name=_shown_name(name, path),
+        transformer=_filled(transformer, path, transformer_tensors, dtype, device),
+        vae=_filled(vae, path, vae_tensors, dtype, device),
         text=_text_encoder(header, transformer_config, device),
-        schedule=_schedule(path, header, vae_config),
-        sampling=_sampling(header),
+        schedule=schedule,
+        allowed_times=times,
+        sampling=sampling,
         fingerprint=_fingerprint(stored.file for stored in (*transformer_tensors.values(), *vae_tensors.values())),
     )
 
 
-def load_transformer(path: str | Path, dtype: torch.dtype | None = None, device: Device = None) -> VideoTransformer:
-    """The transformer of an official single file or a diffusers folder, as ``dtype`` (None: as stored)."""
-    path = Path(path)
+def load_transformer(name: str | Path, dtype: torch.dtype | None = None, device: Device = None) -> VideoTransformer:
+    """The transformer of a model, named as for ``load_bundle``, as ``dtype`` (None: as stored)."""
+    path = _locate(name)
     config, tensors = _transformer_source(path)
-    return _build(VideoTransformer, config, path, tensors, dtype, device)
+    return _filled(described_module(VideoTransformer, config, path, tensors), path, tensors, dtype, device)
 
 
-def load_vae(path: str | Path, dtype: torch.dtype | None = None, device: Device = None) -> VideoAutoencoder:
-    """The Video-VAE of an official single file or a diffusers folder, as ``dtype`` (None: as stored)."""
-    path = Path(path)
+def load_vae(name: str | Path, dtype: torch.dtype | None = None, device: Device = None) -> VideoAutoencoder:
+    """The Video-VAE of a model, named as for ``load_bundle``, as ``dtype`` (None: as stored)."""
+    path = _locate(name)
     config, tensors = _vae_source(path)
-    return _build(VideoAutoencoder, config, path, tensors, dtype, device)
+    return _filled(described_module(VideoAutoencoder, config, path, tensors), path, tensors, dtype, device)
 
 
 def linear_shapes_of(name: str | Path) -> dict[str, tuple[int, ...]]:
@@ -82,60 +98,36 @@ def load_upsampler(path: str | Path, dtype: torch.dtype | None = None, device: D
     """A latent upsampler from its official single file or a diffusers folder, as ``dtype`` (None: as stored)."""
     path = Path(path)
     config, tensors = upsampler_source(path)
-    return _build(LatentUpsampler, config, path, tensors, dtype, device)
+    return _filled(described_module(LatentUpsampler, config, path, tensors), path, tensors, dtype, device)
 
 
 def _transformer_source(path: Path) -> tuple[TransformerConfig, dict[str, StoredTensor]]:
-    return diffusers.transformer_source(path) if path.is_dir() else single_file.transformer_source(read_header(path))
+    with naming(path):
+        if path.is_dir():
+            return diffusers.transformer_source(path)
+        return single_file.transformer_source(read_header(path))
 
 
 def _vae_source(path: Path) -> tuple[VAEConfig, dict[str, StoredTensor]]:
-    return diffusers.vae_source(path) if path.is_dir() else single_file.vae_source(read_header(path))
+    with naming(path):
+        return diffusers.vae_source(path) if path.is_dir() else single_file.vae_source(read_header(path))
 
 
-def _build(
-    kind: type[Network],
-    config: TransformerConfig | VAEConfig | UpsamplerConfig,
+def _filled(
+    module: Network,
     path: Path,
     stored: Mapping[str, StoredTensor],
     dtype: torch.dtype | None,
     device: Device,
 ) -> Network:
-    """The module of ``config`` with exactly the ``stored`` tensors, in evaluation mode."""
-    with torch.device("meta"):
-        module = kind(config)
-    _require_same(path, module, stored)
-    if dtype is None and any(tensor.dtype.startswith("F8") for tensor in stored.values()):
-        raise CheckpointError(
-            f"{path} stores weights in 8-bit floats, in which nothing can be computed here. Say what to convert them "
-            "to, for example dtype=torch.bfloat16."
-        )
-    module.load_state_dict(read_tensors(stored, dtype, device), strict=True, assign=True)
+    """A module that is on the meta device, with the ``stored`` tensors, in evaluation mode."""
+    require_formats(path, stored, dtype)
+    tensors = read_tensors(stored, dtype, device)
+    require_finite(stored, tensors)
+    module.load_state_dict(tensors, strict=True, assign=True)
     left = [name for name, tensor in (*module.named_parameters(), *module.named_buffers()) if tensor.is_meta]
     assert not left, f"tensors outside the state dict stayed on meta: {left}"
     return module.eval()
-
-
-def _require_same(path: Path, module: nn.Module, stored: Mapping[str, StoredTensor]) -> None:
-    """Raise unless names and shapes are those of the module."""
-    expected = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
-    missing = [name for name in expected if name not in stored]
-    unexpected = [name for name in stored if name not in expected]
-    shapes = [
-        f"{name} {list(stored[name].shape)} instead of {list(shape)}"
-        for name, shape in expected.items()
-        if name in stored and stored[name].shape != shape
-    ]
-    problems = [
-        f"{len(names)} {what}: {single_file.some(names)}"
-        for what, names in (("missing", missing), ("unexpected", unexpected), ("of another shape", shapes))
-        if names
-    ]
-    if problems:
-        raise CheckpointError(
-            f"The tensors of {path} are not those of the {type(module).__name__} that it describes. "
-            f"{'; '.join(problems)}. The file is of another model, or was changed since it was published."
-        )
 
 
 def _require_matching(path: Path, transformer: TransformerConfig, vae: VAEConfig) -> None:
@@ -147,7 +139,7 @@ def _require_matching(path: Path, transformer: TransformerConfig, vae: VAEConfig
 
 
 def _locate(name: str | Path) -> Path:
-    """The file or folder of a bundled name or a path."""
+    """The file or folder of a bundled name, of a release that was pulled, or of a path."""
     if name in BUNDLED:
         path = Path(str(resources.files("openltx") / "bundled" / str(name) / f"{name}.safetensors"))
         if not path.is_file():
@@ -156,14 +148,23 @@ def _locate(name: str | Path) -> Path:
                 "from its wheel or a full checkout, or train them with runs/playroom.sh."
             )
         return path
-    path = Path(name)
-    if path.exists() or path.suffix or len(path.parts) > 1:
-        return path
-    near = difflib.get_close_matches(str(name), BUNDLED, n=1)
+    if names_a_path(name):
+        return Path(name)
+    if release_of(name) is not None:
+        return require_local(find_release(str(name), "model"))
+    models = (*BUNDLED, *(release.name for release in RELEASES.values() if release.kind == "model"))
+    near = difflib.get_close_matches(str(name), models, n=1)
     raise CheckpointError(
-        f'There is no model "{name}".{f" Did you mean {near[0]}?" if near else ""} Possible: {", ".join(BUNDLED)}, '
+        f'There is no model "{name}".{f" Did you mean {near[0]}?" if near else ""} Possible: {", ".join(models)}, '
         "the path of an LTX-Video .safetensors file, or of a diffusers folder."
     )
+
+
+def _shown_name(name: str | Path, path: Path) -> str:
+    """What a video calls the model that made it."""
+    if not names_a_path(name):
+        return str(name)
+    return path.name if path.is_dir() else path.stem
 
 
 def _text_encoder(header: Header | None, config: TransformerConfig, device: Device) -> TextEncoder | None:
@@ -179,13 +180,12 @@ def _text_encoder(header: Header | None, config: TransformerConfig, device: Devi
     return encoder
 
 
-def _schedule(path: Path, header: Header | None, vae: VAEConfig) -> Schedule:
-    """The file's own schedule, else that of the release with this VAE."""
-    if header is None:
+def schedule_of(path: Path, header: Header | None, vae: VAEConfig) -> Schedule:
+    """The schedule that a file states, else that of the release with this VAE."""
+    section = {} if header is None else single_file.header_config(header).get("scheduler")
+    stated = schedule_from_official(section) if section else None
+    if stated is None and path.is_dir():
         stated = diffusers.schedule(path)
-    else:
-        section = single_file.header_config(header).get("scheduler")
-        stated = schedule_from_official(section) if section else None
     if stated is not None:
         return stated
     if is_causal_release(vae):
@@ -193,8 +193,8 @@ def _schedule(path: Path, header: Header | None, vae: VAEConfig) -> Schedule:
     return Schedule(kind="uniform", shift="tokens", terminal=0.1)
 
 
-def _sampling(header: Header | None) -> dict[str, Any]:
-    """The file's default sampling settings, as it states them: who samples knows which there are."""
+def _sampling(header: Header | None, release: Release | None) -> dict[str, Any]:
+    """The file's default sampling settings, as it or its release states them: who samples knows which there are."""
     text = header.metadata.get("openltx.sampling", "{}") if header is not None else "{}"
     try:
         sampling = json.loads(text)
@@ -202,7 +202,7 @@ def _sampling(header: Header | None) -> dict[str, Any]:
         sampling = None
     if not isinstance(sampling, dict):
         raise CheckpointError(f'The file\'s "openltx.sampling" entry is not a JSON object: {text!r}.')
-    return sampling
+    return {**(release.sampling if release is not None else {}), **sampling}
 
 
 def _fingerprint(files: Iterable[Path]) -> str:

@@ -19,6 +19,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from openltx.checkpoints.completeness import some
 from openltx.checkpoints.config import (
     Json,
     is_causal_release,
@@ -31,7 +32,7 @@ from openltx.checkpoints.config import (
     vae_config,
 )
 from openltx.checkpoints.fingerprint import file_sha256
-from openltx.checkpoints.header import Header, StoredTensor, read_header
+from openltx.checkpoints.header import Header, StoredTensor, naming, read_header
 from openltx.checkpoints.keys import (
     TRANSFORMER_ANCHOR,
     TRANSFORMER_PREFIXES,
@@ -40,6 +41,7 @@ from openltx.checkpoints.keys import (
     VAE_PREFIXES,
     find_prefix,
 )
+from openltx.checkpoints.recognise import kind_of, refuse_companions
 from openltx.errors import CheckpointError
 from openltx.models.transformer import TransformerConfig, VideoTransformer
 from openltx.models.vae.autoencoder import VAEConfig, VideoAutoencoder
@@ -49,9 +51,10 @@ Tensors = dict[str, StoredTensor]
 
 @dataclass(frozen=True, kw_only=True)
 class FileReport:
-    """What ``openltx inspect`` shows of a checkpoint: its description, tensor table and hash."""
+    """What ``openltx inspect`` shows of a checkpoint: what it is, its description, tensor table and hash."""
 
     path: Path
+    kind: str
     config: Json
     metadata: dict[str, str]
     tensors: tuple[StoredTensor, ...]
@@ -65,9 +68,12 @@ class FileReport:
 def inspect_file(path: str | Path) -> FileReport:
     """Describe any safetensors file without loading its tensors; raises ``CheckpointError`` if it is none."""
     header = read_header(Path(path))
+    with naming(header.path):
+        config = header_config(header)
     return FileReport(
         path=header.path,
-        config=header_config(header),
+        kind=kind_of(header.tensors) or "nothing that LTX-Video knows",
+        config=config,
         metadata={key: value for key, value in header.metadata.items() if key != "config"},
         tensors=tuple(header.tensors.values()),
         sha256=file_sha256(header.path),
@@ -102,6 +108,7 @@ def vae_source(header: Header) -> tuple[VAEConfig, Tensors]:
 
 def split(header: Header) -> tuple[Tensors | None, Tensors | None]:
     """The file's transformer and VAE tensors without prefix; raises ``CheckpointError`` for tensors of neither."""
+    refuse_companions(header)
     prefixes = (
         find_prefix(header.tensors, TRANSFORMER_PREFIXES, TRANSFORMER_ANCHOR),
         find_prefix(header.tensors, VAE_PREFIXES, VAE_ANCHOR),
@@ -198,9 +205,3 @@ def _absent(header: Header, network: str, anchor: str, prefixes: tuple[str, ...]
         f"{header.path} holds no LTX-Video {network}: none of {tried} is among its {len(header.tensors)} tensors "
         f"({some(sorted(header.tensors))}). Give an LTX-Video file, or check that its tensors were not renamed."
     )
-
-
-def some(names: list[str], limit: int = 5) -> str:
-    """The first few names of a list, for a message."""
-    shown = ", ".join(names[:limit])
-    return shown + (f" and {len(names) - limit} more" if len(names) > limit else "") if names else "none"

@@ -1,7 +1,10 @@
-"""``openltx inspect``: the request inside a picture or video, or the config, tensors and hash of a weight file."""
+"""``openltx inspect``: the request inside a picture or video, or what a weight file or a model's folder holds."""
 
 import json
-from dataclasses import asdict
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from math import prod
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,10 +12,12 @@ from cyclopts import Parameter
 from rich.console import Console
 from rich.table import Table
 
-from openltx.checkpoints.header import Header, read_header
+from openltx.checkpoints.convert import read_source
+from openltx.checkpoints.header import Header, StoredTensor, read_header
 from openltx.checkpoints.lora import describe_lora, is_lora
 from openltx.checkpoints.single_file import FileReport, inspect_file
 from openltx.checkpoints.upsampler import upsampler_in
+from openltx.checkpoints.zoo import WEIGHT_SUFFIXES, release_of
 from openltx.errors import CheckpointError, MediaError
 from openltx.media.io import read_metadata
 
@@ -23,11 +28,14 @@ def inspect(file: Path, *, as_json: Annotated[bool, Parameter(name="--json", neg
     Parameters
     ----------
     file
-        A video or picture made by openltx, or a .safetensors file.
+        A video or picture made by openltx, a .safetensors file (model, LoRA, upscaler, ...), or a diffusers folder.
     as_json
         Print one JSON object instead of tables.
     """
-    report = _weights(inspect_file(file)) if file.suffix == ".safetensors" else _media(file)
+    if file.is_dir():
+        report = _folder(file)
+    else:
+        report = _weights(inspect_file(file)) if file.suffix in WEIGHT_SUFFIXES else _media(file)
     if as_json:
         print(json.dumps(report, indent=2, ensure_ascii=False))
     else:
@@ -45,19 +53,34 @@ def _media(file: Path) -> dict[str, Any]:
     return {name: _parsed(value) if name in _JSON_ENTRIES else value for name, value in metadata.items()}
 
 
-def _weights(report: FileReport) -> dict[str, Any]:
-    header, upsampler = read_header(report.path), upsampler_in(report)
-    holds = {} if upsampler is None else {"holds": f"a latent upsampler for {upsampler.enlarges}"}
+def _folder(folder: Path) -> dict[str, Any]:
+    """What a diffusers folder holds, whole or in shards, under official names; refused if it is not complete."""
+    source = read_source(folder)
+    tensors = [
+        replace(stored, name=prefix + name)
+        for prefix, part in (("model.diffusion_model.", source.transformer), ("vae.", source.vae))
+        if part is not None
+        for name, stored in part[1].items()
+    ]
     return {
-        **holds,
+        "kind": "diffusers folder",
+        **_sizes(tensors),
+        "config": _parsed(source.metadata["config"]),
+        "tensors": _listed(tensors),
+    }
+
+
+def _weights(report: FileReport) -> dict[str, Any]:
+    header, upsampler, release = read_header(report.path), upsampler_in(report), release_of(report.path)
+    return {
+        "kind": report.kind if upsampler is None else f"a latent upsampler for {upsampler.enlarges}",
+        "release": None if release is None else release.name,
         **({"lora": _lora(header)} if is_lora(header) else {}),
         "sha256": report.sha256,
-        "parameters": report.num_parameters,
+        **_sizes(report.tensors),
         "metadata": {name: _parsed(value) for name, value in report.metadata.items()},
         "config": report.config,
-        "tensors": [
-            {"name": tensor.name, "dtype": tensor.dtype, "shape": list(tensor.shape)} for tensor in report.tensors
-        ],
+        "tensors": _listed(report.tensors),
     }
 
 
@@ -67,6 +90,18 @@ def _lora(header: Header) -> dict[str, Any]:
         return asdict(describe_lora(header))
     except CheckpointError as error:
         return {"problem": str(error)}
+
+
+def _sizes(tensors: Sequence[StoredTensor]) -> dict[str, Any]:
+    formats = Counter(tensor.dtype for tensor in tensors)
+    return {
+        "parameters": sum(prod(tensor.shape) for tensor in tensors),
+        "formats": ", ".join(f"{count} tensors {dtype}" for dtype, count in formats.most_common()),
+    }
+
+
+def _listed(tensors: Sequence[StoredTensor]) -> list[dict[str, Any]]:
+    return [{"name": tensor.name, "dtype": tensor.dtype, "shape": list(tensor.shape)} for tensor in tensors]
 
 
 def _parsed(text: str) -> Any:

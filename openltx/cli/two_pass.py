@@ -8,19 +8,22 @@ from typing import Any
 
 from rich.console import Console
 
+from openltx.checkpoints.zoo import find_release, names_a_path, require_local
 from openltx.errors import RequestError
 from openltx.models.bundle import LTXModel
 from openltx.pipelines.residency import Device, Precision, load
 from openltx.pipelines.two_pass import TwoPass, TwoPassGenerator, settings_from_json
 from openltx.pipelines.upscale import load_upscaler
+from openltx.recipes.generate import Recipe
 
 
 @dataclass(frozen=True, kw_only=True)
 class UpscalerFlags:
     """A video in two passes: small first, enlarged, refined. With a video given, only the second."""
 
-    upscaler: Path | None = None
-    """Make the video in two passes with this spatial upscaler; or enlarge and refine the given video."""
+    upscaler: str | None = None
+    """Make the video in two passes with this spatial upscaler, a file or a released one that was pulled; or enlarge and
+    refine the given video. Releases made for two passes bring their own."""
     second_model: str | None = None
     """The model of the second pass, if it is another."""
     downscale: float | None = None
@@ -30,13 +33,6 @@ class UpscalerFlags:
     second_pass: tuple[str, ...] = ()
     """Settings of the second pass alone: "times=[0.9094, 0.725, 0.4219]" tone_map=0.6."""
 
-    def __post_init__(self) -> None:
-        given = [flag.name for flag in fields(self) if getattr(self, flag.name) != flag.default]
-        if given and self.upscaler is None:
-            raise RequestError(
-                f"{', '.join(given)} is for two passes, which need an upscaler: name its file too (--upscaler FILE)."
-            )
-
     def over(self, passes: TwoPass) -> TwoPass:
         """These flags laid over the settings of a model's two passes."""
         return TwoPass(
@@ -45,16 +41,36 @@ class UpscalerFlags:
             second={**passes.second, **parse_settings(self.second_pass)},
         )
 
-    def open(self, model: LTXModel, device: Device, precision: Precision) -> TwoPassGenerator:
+    def plan(self, recipe: Recipe | None) -> tuple[Path, TwoPass] | None:
+        """The upscaler's file and the settings of both passes, or None for one pass; ``recipe`` is the model's own."""
+        own = None if recipe is None else recipe.two_pass
+        upscaler = self.upscaler or (recipe.upscaler if recipe is not None and own is not None else None)
+        if upscaler is not None:
+            return located(upscaler), self.over(own or TwoPass())
+        given = [flag.name for flag in fields(self) if getattr(self, flag.name) != flag.default]
+        if given:
+            raise RequestError(
+                f"{', '.join(given)} is for two passes, which need an upscaler: name its file too (--upscaler FILE)."
+            )
+        return None
+
+    def open(
+        self, model: LTXModel, upscaler_file: Path, passes: TwoPass, device: Device, precision: Precision
+    ) -> TwoPassGenerator:
         """Load upscaler and second model, saying so meanwhile."""
-        passes = self.over(TwoPass())
-        assert self.upscaler is not None
-        with Console(stderr=True).status(f"Loading {self.upscaler} ..."):
-            upscaler = load_upscaler(self.upscaler, model.vae)
+        with Console(stderr=True).status(f"Loading {upscaler_file} ..."):
+            upscaler = load_upscaler(upscaler_file, model.vae)
             second = None
             if self.second_model is not None:
                 second = load(self.second_model, device=device, precision=precision)
         return TwoPassGenerator(model, upscaler, passes, second_model=second)
+
+
+def located(upscaler: str | Path) -> Path:
+    """The file of an upscaler: that of a release by name, which must have been pulled, or the path itself."""
+    if names_a_path(upscaler):
+        return Path(upscaler)
+    return require_local(find_release(str(upscaler), "upscaler"))
 
 
 def parse_settings(words: Sequence[str]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ which it is not called, is left out. More tokens need more noise to hide the sam
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -72,6 +73,23 @@ def part_of(times: Float[Tensor, "steps"], skip_initial: int = 0, skip_final: in
             "leaves none. Skip fewer, or take more steps."
         )
     return times[skip_initial : len(times) - skip_final]
+
+
+def require_allowed(times: Float[Tensor, "steps"], allowed: Sequence[float] | None) -> None:
+    """Raise RequestError if a distilled model, which knows only the ``allowed`` times, would be called at others.
+
+    Both are compared to four digits, as the releases write them.
+    """
+    if allowed is None:
+        return
+    known = {round(time, 4) for time in allowed}
+    others = [time for time in (round(time, 4) for time in times.tolist()) if time not in known]
+    if others:
+        raise RequestError(
+            f"This model was distilled for the times {', '.join(f'{time:g}' for time in allowed)}, and it would be "
+            f"called at {', '.join(f'{time:g}' for time in others[:5])}. Choose times among those (--times), or leave "
+            "steps and times to the model."
+        )
 
 
 def uniform(n: int) -> Float[Tensor, "n"]:

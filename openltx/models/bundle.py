@@ -17,6 +17,7 @@ class LTXModel:
     text         None if the checkpoint does not name a text encoder that openltx has
     schedule     its inference schedule
     sampling     its default settings (steps, cfg, decode_timestep, frames, ...), empty if it states none
+    allowed_times  the only times, to four digits, at which its transformer may be called; None: any
     fingerprint  the first 16 hexadecimal digits of the SHA-256 of its weight files
     loras        the LoRAs that the transformer carries
     """
@@ -26,6 +27,7 @@ class LTXModel:
     vae: VideoAutoencoder
     text: TextEncoder | None
     schedule: Schedule
+    allowed_times: tuple[float, ...] | None = None
     sampling: dict[str, Any] = field(default_factory=dict)
     fingerprint: str = ""
     loras: tuple[UsedLoRA, ...] = ()

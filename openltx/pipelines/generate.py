@@ -28,7 +28,7 @@ from openltx.conditioning import initial_state
 from openltx.errors import RequestError
 from openltx.flow.guidance import GuidanceCurve, guidance_curve
 from openltx.flow.path import TokenState, interpolate
-from openltx.flow.schedule import part_of
+from openltx.flow.schedule import part_of, require_allowed
 from openltx.flow.solvers import Step, euler, steps_of
 from openltx.geometry import LatentShape, VideoShape, patchify, unpatchify
 from openltx.media.contact_sheet import contact_sheet
@@ -145,6 +145,12 @@ class Generator:
         """
         defaults = Sampling(**as_tuples(self.model.sampling))
         self._require_blocks(request.settings(defaults))
+        resolved = self._resolved(request, defaults, has_latents)
+        settings = resolved.settings(Sampling())
+        require_allowed(self._times(settings, settings.shape.padded().latent()), self.model.allowed_times)
+        return resolved
+
+    def _resolved(self, request: GenerationRequest, defaults: Sampling, has_latents: bool) -> GenerationRequest:
         if self.model.vae.config.timestep_conditioning:
             return request.resolve(defaults, has_latents=has_latents)
         if request.last_step == "decoder" or request.decode_timestep:

@@ -49,7 +49,7 @@ class GenerationRequest:
     """A picture or video that is white where the given video is to be made anew."""
     reference: Path | str | None = None
     """A clip for IC-LoRAs to look at: depth, poses, edges, or a video to refine."""
-    negative: str = ""
+    negative: str | None = None
     """What the video should keep away from."""
     frames: int | None = None
     """Number of frames, 8k+1."""
@@ -124,6 +124,8 @@ class GenerationRequest:
         wishes = {f.name: getattr(self, f.name) for f in fields(Sampling) if f.name not in ("width", "height")}
         if self.size is not None:
             wishes["width"], wishes["height"] = parse_size(self.size)
+        if self.steps is not None and self.times is None:  # not the model's own times, then
+            defaults = replace(defaults, times=None)
         return replace(defaults, **{name: wish for name, wish in wishes.items() if wish is not None})
 
     def resolve(self, defaults: "Sampling", *, has_latents: bool = False) -> "GenerationRequest":
@@ -188,6 +190,7 @@ class Sampling:
     they are what the 2B releases were published with.
     """
 
+    negative: str = ""
     frames: int = 121
     width: int = 1216
     height: int = 704

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 
@@ -31,8 +31,9 @@ def load(
     lora_mode: LoRAMode = "auto",
     text_encoder: str | Path | None = None,
     tokenizer: str | Path | None = None,
+    recipe: str | None = None,
 ) -> LTXModel:
-    """A model by name (the bundled "playroom") or by the path of its weight file, ready on ``device``.
+    """A model by name ("playroom", or a release that was pulled) or by the path of its weights, ready on ``device``.
 
     device      "auto" takes CUDA, else Apple's MPS, else the CPU
     precision   "auto" takes bfloat16 where the hardware computes in it (CUDA; processors with AVX-512 BF16, of which a
@@ -47,11 +48,13 @@ def load(
     text_encoder  the folder or file of a T5 v1.1 encoder (``checkpoints.t5``), for models that come without one; its
                   weights are read when a prompt is encoded that the cache does not know, and never held
     tokenizer     its tokenizer.json or spiece.model, if that is not beside it
+    recipe      the release as which a file of another name is sampled ("ltxv-13b-0.9.8-distilled")
 
     Raises ``CheckpointError`` for an unknown or damaged model or LoRA, ``RequestError`` for what this machine does not
     have.
     """
     place = choose_device(device)
+    require_precision(precision)
     if precision == "int8" and place.type != "cpu":
         raise RequestError(f'precision="int8" runs on the CPU only, not on "{place.type}". Use "bfloat16" or "auto".')
     if compile and place.type == "cpu":
@@ -61,7 +64,7 @@ def load(
     dtype = dtype_of(precision, place)
     encoder = find_encoder(name, text_encoder, tokenizer, dtype, place)
     adapters = read_loras(loras, name)
-    model = load_bundle(name, dtype=dtype, device=place)
+    model = load_bundle(name, dtype=dtype, device=place, recipe=recipe)
     if encoder is not None:
         model = with_encoder(model, encoder)
     if lora_mode == "merged":
@@ -74,6 +77,14 @@ def load(
     if compile:
         compile_blocks(model.transformer)
     return model
+
+
+def require_precision(precision: str) -> None:
+    """Raise ``RequestError`` for a number format that is not offered."""
+    if precision in get_args(Precision):
+        return
+    reason = " float16 overflows in this network: the videos turn out green or empty." if "16" in precision else ""
+    raise RequestError(f'precision="{precision}" is not possible.{reason} Choose {", ".join(get_args(Precision))}.')
 
 
 def compile_blocks(transformer: VideoTransformer, backend: str = "inductor") -> None:

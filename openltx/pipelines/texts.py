@@ -55,7 +55,7 @@ def given_states(
         ("prompt", request.prompt, states.prompt),
         ("negative", request.negative, states.negative_prompt),
     ):
-        if asked.strip() and made_of and asked.strip() != made_of.strip():
+        if asked and asked.strip() and made_of and asked.strip() != made_of.strip():
             raise RequestError(
                 f'The given token states were made of the {field} "{made_of}", and the request says "{asked}". Leave '
                 f"{field} out, or encode it anew with openltx embed."
@@ -73,14 +73,15 @@ def token_states(
     no encoder for what is not given.
     """
     if states is None:
-        texts = [request.prompt.strip(), request.negative.strip()][: 2 if negative else 1]
+        texts = [request.prompt.strip(), (request.negative or "").strip()][: 2 if negative else 1]
         context = _encoder(model).encode(texts)
         return [
             TextContext(context.embeddings[i : i + 1], context.mask[i : i + 1]).trimmed() for i in range(len(texts))
         ]
     contexts = [states.positive]
     if negative:
-        contexts.append(states.negative or _encoder(model, "the negative prompt").encode([request.negative.strip()]))
+        unwanted = (request.negative or "").strip()
+        contexts.append(states.negative or _encoder(model, "the negative prompt").encode([unwanted]))
     for context in contexts:
         _require_fitting(model, context)
     return [context.trimmed() for context in contexts]

@@ -304,7 +304,7 @@ class TwoPassGenerator:
             if request is not None and generator.model.text is not None:
                 texts = [request.prompt.strip()]
                 if curve_of(request.settings(Sampling())).needs_negative:
-                    texts.append(request.negative.strip())
+                    texts.append((request.negative or "").strip())
                 generator.model.text.encode(texts)
 
     def _details(self, plan: Plan) -> dict[str, str]:
