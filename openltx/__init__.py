@@ -27,8 +27,10 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from openltx.models.bundle import LTXModel
     from openltx.pipelines.generate import Generator, Video, generate
+    from openltx.pipelines.long import generate_long
     from openltx.pipelines.request import GenerationRequest
     from openltx.pipelines.residency import load
+    from openltx.pipelines.windows import Windows
 
 __all__ = [
     "AssetError",
@@ -42,8 +44,10 @@ __all__ = [
     "RequestError",
     "RunError",
     "Video",
+    "Windows",
     "__version__",
     "generate",
+    "generate_long",
     "load",
 ]
 
@@ -52,7 +56,9 @@ _HOMES = {
     "Generator": "openltx.pipelines.generate",
     "LTXModel": "openltx.models.bundle",
     "Video": "openltx.pipelines.generate",
+    "Windows": "openltx.pipelines.windows",
     "generate": "openltx.pipelines.generate",
+    "generate_long": "openltx.pipelines.long",
     "load": "openltx.pipelines.residency",
 }
 _SUBPACKAGES = {

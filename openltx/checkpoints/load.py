@@ -55,6 +55,12 @@ def load_bundle(name: str | Path, dtype: torch.dtype | None = None, device: Devi
     )
 
 
+def stated_sampling(name: str | Path) -> dict[str, Any]:
+    """The default sampling settings that the file of a model states, read from its header alone."""
+    path = _locate(name)
+    return _sampling(None if path.is_dir() else read_header(path))
+
+
 def load_transformer(path: str | Path, dtype: torch.dtype | None = None, device: Device = None) -> VideoTransformer:
     """The transformer of an official single file or a diffusers folder, as ``dtype`` (None: as stored)."""
     path = Path(path)

@@ -23,7 +23,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 import openltx
-from openltx.conditioning import initial_state
+from openltx.conditioning import Item, initial_state
 from openltx.errors import CheckpointError, RequestError
 from openltx.flow.guidance import GuidanceCurve, guidance_curve
 from openltx.flow.path import TokenState, interpolate
@@ -37,7 +37,7 @@ from openltx.models.bundle import LTXModel
 from openltx.models.transformer import Context
 from openltx.models.vae.streaming import decode_stream
 from openltx.noise import derived_generator, randn
-from openltx.pipelines.given import given_items, start_latents
+from openltx.pipelines.given import check_given, given_items, start_latents
 from openltx.pipelines.request import GenerationRequest, Sampling, as_tuples
 from openltx.pipelines.velocity import Prompts, guided_velocity, in_one_batch
 
@@ -138,16 +138,18 @@ class Generator:
         return request.resolve(replace(defaults, last_step="renoise", decode_timestep=0.0))
 
     @torch.inference_mode()
-    def prepare(self, request: GenerationRequest) -> Prepared:
-        """Encode the prompt and the picture, and draw the noise."""
+    def prepare(self, request: GenerationRequest, also: Sequence[Item] = ()) -> Prepared:
+        """Encode the prompt and the picture, and draw the noise; ``also`` are further conditions, as latents."""
         request = self.resolve(request)
         settings = request.settings(Sampling())
+        check_given(request, settings)
         noise = torch.Generator().manual_seed(request.seed or 0)
         grid = settings.shape.padded().latent()
         curve = curve_of(settings)
 
         video = None if request.video is None else start_latents(request, settings, self._encode)
-        items, times = given_items(request, settings, video, self._encode), self._times(settings, grid)
+        items = [*given_items(request, settings, video, self._encode), *also]
+        times = self._times(settings, grid)
         channels, causal = self.model.transformer.config.in_channels, self.model.transformer.config.causal_positions
 
         def draw(shape: Sequence[int]) -> Tensor:
