@@ -74,7 +74,7 @@ def _report(result: LongResult, windows: Windows) -> None:
         tail = shlex.quote(f"{result.path}[-{windows.overlap}:]@0")
         say(
             f"Stopped. To go on from its end in another file, that begins with its last {windows.overlap} frames: "
-            f"openltx generate PROMPT --frames {request.frames - result.frames + windows.overlap} "
+            f"openltx generate PROMPT --frames {(request.frames or 0) - result.frames + windows.overlap} "
             f"--window {windows.window} --keyframes {tail}"
         )
 

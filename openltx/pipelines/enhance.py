@@ -81,10 +81,10 @@ class LanguageModel:
         only_data: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
         try:
             self.tokenizer = AutoTokenizer.from_pretrained(folder, **only_data)
-            self.model = AutoModelForCausalLM.from_pretrained(folder, use_safetensors=True, dtype="auto", **only_data)
+            model: Any = AutoModelForCausalLM.from_pretrained(folder, use_safetensors=True, dtype="auto", **only_data)
         except Exception as error:  # transformers has no error of its own: whatever it says, the folder is at fault
             raise CheckpointError(f"The language model in {folder} cannot be loaded: {_first_line(error)}") from error
-        self.model.eval()
+        self.model = model.eval()
 
     def enhance(self, prompt: str) -> str:
         """The model's answer; raises ``RequestError`` if it is empty or the prompt too long."""
@@ -120,7 +120,7 @@ class LanguageModel:
 
 def open_enhancer(source: str) -> Enhancer:
     """A folder's language model, or the program of a command line. Raises ``RequestError`` if it is neither."""
-    if Path(source).is_dir():
+    if source.strip() and Path(source).is_dir():
         return LanguageModel(Path(source))
     try:
         words = tuple(shlex.split(source))

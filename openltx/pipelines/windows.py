@@ -97,7 +97,7 @@ def plan_windows(request: GenerationRequest, windows: Windows) -> LongPlan:
     shape = settings.shape.padded()
     spans = cut(shape.frames, windows.window, windows.overlap)
     prompts = spread(split_prompt(request.prompt), len(spans))
-    keyframes = _by_window(keyframes_of(request, shape), spans)
+    keyframes = _by_window(keyframes_of(request, shape), spans, windows.overlap)
     seed = request.seed or 0
     planned = []
     for index, span in enumerate(spans):
@@ -156,18 +156,18 @@ def spread(prompts: Sequence[str], windows: int) -> list[str]:
     return [prompts[index * len(prompts) // windows] for index in range(windows)]
 
 
-def _by_window(keyframes: Sequence[Keyframe], spans: Sequence[range]) -> list[list[Keyframe]]:
-    """Each keyframe, with its frame counted from there, in the first window that holds it whole."""
+def _by_window(keyframes: Sequence[Keyframe], spans: Sequence[range], overlap: int) -> list[list[Keyframe]]:
+    """Each keyframe, with its frame counted from there, in the first window that makes all of its frames itself."""
     found: list[list[Keyframe]] = [[] for _ in spans]
     for keyframe in keyframes:
-        begun = [index for index, span in enumerate(spans) if keyframe.frame in span]
+        begun = [i for i, span in enumerate(spans) if keyframe.frame in (span[overlap - 1 :] if i else span)]
         if not begun:
             raise RequestError(
                 f"{keyframe.path} is to be shown at frame {keyframe.frame}, but the video has the frames 0 to "
                 f"{spans[-1].stop - 1}."
             )
         last = keyframe.frame + len(frames_of(keyframe)) - 1
-        index = next((index for index in begun if last in spans[index]), begun[0])
+        index = next((i for i in begun if last in spans[i]), begun[0])
         found[index].append(replace(keyframe, frame=keyframe.frame - spans[index].start))
     return found
 

@@ -20,5 +20,5 @@ def test_the_table_has_a_row_for_each_window(
     monkeypatch.setattr(drift, "PROMPTS", ("a ball",))
     drift.main(33, 17, 9, model=str(tiny_checkpoint))
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split(" |")[0] for line in lines] == ["| window", "|---|---|---|---|", "| 1", "| 2", "| 3"]
-    assert lines[2].count("0.000 |") >= 3  # the first window is at no distance from itself
+    assert [line.split(" |")[0] for line in lines] == ["| window", "|---|---|---|", "| 1", "| 2", "| 3"]
+    assert lines[2].count("0.000 |") >= 2  # the first window is at no distance from itself
