@@ -27,10 +27,12 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from openltx.models.bundle import LTXModel
     from openltx.pipelines.generate import Generator, Video, generate
+    from openltx.pipelines.long import generate_long
     from openltx.pipelines.request import GenerationRequest
     from openltx.pipelines.residency import load
     from openltx.pipelines.two_pass import TwoPass, TwoPassGenerator
     from openltx.pipelines.upscale import load_upscaler, upscale
+    from openltx.pipelines.windows import Windows
 
 __all__ = [
     "AssetError",
@@ -46,8 +48,10 @@ __all__ = [
     "TwoPass",
     "TwoPassGenerator",
     "Video",
+    "Windows",
     "__version__",
     "generate",
+    "generate_long",
     "load",
     "load_upscaler",
     "upscale",
@@ -60,7 +64,9 @@ _HOMES = {
     "TwoPass": "openltx.pipelines.two_pass",
     "TwoPassGenerator": "openltx.pipelines.two_pass",
     "Video": "openltx.pipelines.generate",
+    "Windows": "openltx.pipelines.windows",
     "generate": "openltx.pipelines.generate",
+    "generate_long": "openltx.pipelines.long",
     "load": "openltx.pipelines.residency",
     "load_upscaler": "openltx.pipelines.upscale",
     "upscale": "openltx.pipelines.upscale",

@@ -212,10 +212,11 @@ def _require_fitting(item: Item, start: Tensor, shape: LatentShape) -> None:
                 "most as many. Cut it, or ask for more frames."
             )
     elif isinstance(item, Given):
-        _require_place(item.frame, 8 * f - 7, 8 * shape.frames - 7)
+        require_place(item.frame, 8 * f - 7, 8 * shape.frames - 7)
 
 
-def _require_place(frame: int, length: int, total: int) -> None:
+def require_place(frame: int, length: int, total: int) -> None:
+    """Raise ``RequestError`` unless ``length`` frames from ``frame`` on fit into ``total``, and start on the grid."""
     if frame < 0 or frame + length > total:
         raise RequestError(
             f"A condition of {length} frames from frame {frame} on does not fit into a video of {total} frames: it may "

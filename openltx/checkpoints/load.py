@@ -49,7 +49,6 @@ def load_bundle(
     as its release, which its name tells; ``recipe`` names a release for a file of another name.
     """
     path = _locate(name)
-    release = release_of(name) if recipe is None else find_release(recipe, "model")
     transformer_config, transformer_tensors = _transformer_source(path)
     vae_config, vae_tensors = _vae_source(path)
     _require_matching(path, transformer_config, vae_config)
@@ -57,9 +56,7 @@ def load_bundle(
     transformer = described_module(VideoTransformer, transformer_config, path, transformer_tensors)
     vae = described_module(VideoAutoencoder, vae_config, path, vae_tensors)
     with naming(path):
-        schedule, sampling = schedule_of(path, header, vae_config), _sampling(header, release)
-        if recipe is not None and release is not None:
-            sampling = dict(release.sampling)  # asked for by name: before what the file says
+        schedule, sampling = schedule_of(path, header, vae_config), _stated(header, name, recipe)
         times = allowed_times({} if header is None else single_file.header_config(header))
     return LTXModel(
         name=_shown_name(name, path),
@@ -71,6 +68,12 @@ def load_bundle(
         sampling=sampling,
         fingerprint=_fingerprint(stored.file for stored in (*transformer_tensors.values(), *vae_tensors.values())),
     )
+
+
+def stated_sampling(name: str | Path, recipe: str | None = None) -> dict[str, Any]:
+    """The default sampling settings of a model, from its name and its file's header alone; arguments as above."""
+    path = _locate(name)
+    return _stated(diffusers.kept_header(path) if path.is_dir() else read_header(path), name, recipe)
 
 
 def load_transformer(name: str | Path, dtype: torch.dtype | None = None, device: Device = None) -> VideoTransformer:
@@ -191,6 +194,13 @@ def schedule_of(path: Path, header: Header | None, vae: VAEConfig) -> Schedule:
     if is_causal_release(vae):
         return Schedule(kind="linear_quadratic")
     return Schedule(kind="uniform", shift="tokens", terminal=0.1)
+
+
+def _stated(header: Header | None, name: str | Path, recipe: str | None) -> dict[str, Any]:
+    """The sampling settings of the recipe that was asked for, else the file's own, else those of its release."""
+    if recipe is not None:
+        return dict(find_release(recipe, "model").sampling)
+    return _sampling(header, release_of(name))
 
 
 def _sampling(header: Header | None, release: Release | None) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from cyclopts import App, CycloptsError, Group
 from openltx import __version__
 from openltx.errors import OpenLTXError
 
-_EXTRAS = {"mujoco": "world", "tensorboard": "train", "skimage": "eval"}
+_EXTRAS = {"mujoco": "world", "tensorboard": "train", "skimage": "eval", "transformers": "enhance"}
 _PLACE_ERRORS = {
     errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST, errno.ENOTDIR, errno.EISDIR,
 }  # fmt: skip

@@ -1,14 +1,18 @@
-"""``openltx generate``: its flags are the fields of ``GenerationRequest``, ``ModelFlags`` and ``UpscalerFlags``."""
+"""``openltx generate``: its flags are the fields of ``GenerationRequest`` and of the other classes in its signature."""
 
 from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
 
+from openltx.cli.long import generate_in_windows, require_long_output
 from openltx.cli.model_flags import ModelFlags
 from openltx.cli.output import free_name, make, require_place_for, save, save_contact_sheet
 from openltx.cli.two_pass import UpscalerFlags
+from openltx.pipelines.enhance import open_enhancer, with_enhanced_prompt
+from openltx.pipelines.generate import Generator
 from openltx.pipelines.request import GenerationRequest
+from openltx.pipelines.windows import Windows
 
 
 def generate(
@@ -18,9 +22,11 @@ def generate(
     *,
     output: Annotated[Path | None, Parameter(name=("--output", "-o"))] = None,
     contact_sheet: Path | None = None,
+    enhance: str | None = None,
     using: Annotated[ModelFlags | None, Parameter(name="*")] = None,
     two_pass: Annotated[UpscalerFlags | None, Parameter(name="*", consume_multiple=True, negative_iterable="")] = None,
-) -> None:
+    windows: Annotated[Windows | None, Parameter(name="*")] = None,
+) -> int:
     """Make a video from a prompt, or from a picture and a prompt.
 
     What is left open is as the model prefers. The request is embedded in the file: `openltx inspect FILE` shows it.
@@ -31,13 +37,25 @@ def generate(
         The file to write: .mp4, .gif, .webp, or .png for single frames. Named after prompt and seed if left out.
     contact_sheet
         Also write some frames side by side into this picture.
+    enhance
+        Write the prompt out first: a folder with a language model (transformers' layout), or a program that reads the
+        prompt on its standard input and writes a fuller one.
     """
-    request = request or GenerationRequest()
+    request, choice = request or GenerationRequest(), (using or ModelFlags()).choose(two_pass, windows)
     for path in (output, contact_sheet):
         if path is not None:
             require_place_for(path)
-    generator = (using or ModelFlags()).open(two_pass)
+    if windows is not None:
+        require_long_output(output)
+    choice.check(request)
+    if enhance is not None:
+        request = with_enhanced_prompt(request, open_enhancer(enhance), in_parts=windows is not None)
+    generator = choice.open()
+    if windows is not None:
+        assert isinstance(generator, Generator), "windows and two passes were refused together"
+        return generate_in_windows(generator, request, windows, output, contact_sheet)
     video = make(generator, request)
     save(video, output or free_name(video.request))
     if contact_sheet is not None:
         save_contact_sheet(video, contact_sheet)
+    return 0

@@ -8,12 +8,17 @@ from typing import Annotated
 from cyclopts import Parameter
 from rich.console import Console
 
+from openltx.checkpoints.load import stated_sampling
 from openltx.cli.two_pass import UpscalerFlags
+from openltx.errors import RequestError
+from openltx.pipelines.check import check_request
 from openltx.pipelines.generate import Generator
 from openltx.pipelines.loras import LoRAMode
+from openltx.pipelines.request import GenerationRequest
 from openltx.pipelines.residency import Device, Precision, load
-from openltx.pipelines.two_pass import TwoPassGenerator
-from openltx.recipes.generate import recipe, recipe_of
+from openltx.pipelines.two_pass import TwoPass, TwoPassGenerator
+from openltx.pipelines.windows import Windows
+from openltx.recipes.generate import Recipe, recipe, recipe_of
 from openltx.recipes.official import read_official
 
 
@@ -47,27 +52,55 @@ class ModelFlags:
     compile: Annotated[bool, Parameter(negative=())] = False
     """Let torch.compile fuse the transformer's blocks (accelerators only): the first step waits for it."""
 
-    def open(self, two_pass: UpscalerFlags | None = None) -> Generator | TwoPassGenerator:
-        """Load what the flags name, saying so meanwhile: in two passes if asked for, or if the release is made so."""
+    def choose(self, upscaling: UpscalerFlags | None, windows: Windows | None) -> "Choice":
+        """What will make the video: in two passes if that is asked for, or if the release is made so."""
         official = None if self.config is None else read_official(self.config)
         name = self.model or ("playroom" if official is None else str(official.model))
         settings = official or (recipe(self.recipe) if self.recipe is not None else recipe_of(name))
-        flags = two_pass or UpscalerFlags()
-        plan = flags.plan(None if self.single_pass else settings)
-        with Console(stderr=True).status(f"Loading {name} ..."):
+        if windows is not None and upscaling is not None:
+            raise RequestError("A video in windows is made in one pass: leave the upscaler's flags out, or --window.")
+        single = self.single_pass or windows is not None
+        plan = (upscaling or UpscalerFlags()).plan(None if single else settings)
+        return Choice(name=name, official=official, flags=self, upscaling=upscaling, plan=plan, windows=windows)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """A model and how it is used, before it is loaded."""
+
+    name: str
+    official: Recipe | None
+    flags: ModelFlags
+    upscaling: UpscalerFlags | None
+    plan: tuple[Path, TwoPass] | None
+    windows: Windows | None
+
+    def check(self, request: GenerationRequest) -> None:
+        """Raise now for what can be known before anything is loaded. Two passes have their own check."""
+        if self.plan is not None:
+            return
+        sampling = stated_sampling(self.name, self.flags.recipe) if self.official is None else self.official.sampling
+        check_request(sampling, request, self.windows)
+
+    def open(self) -> Generator | TwoPassGenerator:
+        """The ``Generator`` (or ``TwoPassGenerator``), loaded, saying so meanwhile."""
+        flags = self.flags
+        with Console(stderr=True).status(f"Loading {self.name} ..."):
             model = load(
-                name,
-                device=self.device,
-                precision=self.precision,
-                compile=self.compile,
-                recipe=self.recipe,
-                loras=self.lora,
-                lora_mode=self.lora_mode,
-                text_encoder=self.text_encoder,
-                tokenizer=self.tokenizer,
+                self.name,
+                device=flags.device,
+                precision=flags.precision,
+                compile=flags.compile,
+                recipe=flags.recipe,
+                loras=flags.lora,
+                lora_mode=flags.lora_mode,
+                text_encoder=flags.text_encoder,
+                tokenizer=flags.tokenizer,
             )
-        if official is not None:
-            for note in official.notes:
-                print(f"{self.config}: {note}", file=sys.stderr)
-            model = official.apply(model)
-        return Generator(model) if plan is None else flags.open(model, *plan, self.device, self.precision)
+        if self.official is not None:
+            for note in self.official.notes:
+                print(f"{flags.config}: {note}", file=sys.stderr)
+            model = self.official.apply(model)
+        if self.plan is None:
+            return Generator(model)
+        return (self.upscaling or UpscalerFlags()).open(model, *self.plan, flags.device, flags.precision)

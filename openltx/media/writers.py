@@ -33,6 +33,12 @@ def require_writable(path: Path) -> str:
     return suffix
 
 
+def require_streamable(path: Path) -> None:
+    """Raise ``MediaError`` if ``path`` cannot be written frame by frame."""
+    if require_writable(path) != ".mp4":
+        raise MediaError(f"Cannot stream to {path}: only .mp4 is written frame by frame.")
+
+
 class VideoWriter:
     """An MP4 file written as frames arrive: ``with VideoWriter(path, fps) as writer: writer.write(frames)``.
 
@@ -48,8 +54,7 @@ class VideoWriter:
         self._stream: Any = None
 
     def __enter__(self) -> "VideoWriter":
-        if require_writable(self._path) != ".mp4":
-            raise MediaError(f"Cannot stream to {self._path}: only .mp4 is written frame by frame.")
+        require_streamable(self._path)
         self._exit = ExitStack()
         self._temporary = self._exit.enter_context(_replacing(self._path))
         self._exit.push(self._close)

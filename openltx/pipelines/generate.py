@@ -24,7 +24,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 import openltx
-from openltx.conditioning import initial_state
+from openltx.conditioning import Item, initial_state
 from openltx.errors import RequestError
 from openltx.flow.guidance import GuidanceCurve, guidance_curve
 from openltx.flow.path import TokenState, interpolate
@@ -41,7 +41,7 @@ from openltx.models.transformer import Context
 from openltx.models.vae.streaming import decode_stream
 from openltx.noise import randn
 from openltx.pipelines.draws import Draws, as_tokens, seeded_draws
-from openltx.pipelines.given import given_items, start_latents
+from openltx.pipelines.given import check_given, given_items, start_latents
 from openltx.pipelines.request import GenerationRequest, Sampling, as_tuples
 from openltx.pipelines.texts import given_states, token_states
 from openltx.pipelines.velocity import Prompts, guided_velocity, in_one_batch
@@ -169,6 +169,7 @@ class Generator:
     def prepare(
         self,
         request: GenerationRequest,
+        also: Sequence[Item] = (),
         *,
         embeddings: PromptStates | None = None,
         noise: Float[Tensor, "1 ..."] | None = None,
@@ -177,6 +178,7 @@ class Generator:
     ) -> Prepared:
         """Encode the prompt and the picture, and draw the noise.
 
+        also         further conditions, as latents
         embeddings   the prompt's token states, and the negative prompt's, in place of a text encoder
         noise        the noise that the video begins as, in place of the seed's: tokens (1 n c) or latents (1 c f h w)
         latents      normalised latents to start from, noised to the first time (the request leaves out first steps)
@@ -186,6 +188,7 @@ class Generator:
         request, embeddings = given_states(request, embeddings)
         request = self.resolve(request, has_latents=latents is not None)
         settings = request.settings(Sampling())
+        check_given(request, settings)
         grid = settings.shape.padded().latent()
         draws = seeded_draws(request.noise_layout, request.seed or 0, grid)
         curve = curve_of(settings)
@@ -194,7 +197,8 @@ class Generator:
         framed = settings if framing is None else replace(settings, width=framing.width, height=framing.height)
         encode = functools.partial(self._encode, size=settings.shape.padded(), generator=draws.posterior)
         video = None if request.video is None else start_latents(request, framed, encode)
-        items, times = given_items(request, framed, video, encode), self._times(settings, grid)
+        items = [*given_items(request, framed, video, encode), *also]
+        times = self._times(settings, grid)
         first = video if latents is None else _fitting(latents, grid)
         channels, causal = self.model.transformer.config.in_channels, self.model.transformer.config.causal_positions
         start = draws.start(channels) if noise is None else as_tokens(noise.float(), grid, channels)

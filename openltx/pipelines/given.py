@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from openltx.conditioning import Given, Item, Kept, Reference
+from openltx.conditioning import Given, Item, Kept, Reference, require_place
 from openltx.errors import MediaError, RequestError
 from openltx.geometry import VideoShape
 from openltx.media.degrade import degraded
@@ -28,25 +28,73 @@ Encode = Callable[[Float[Tensor, "1 3 F H W"]], Float[Tensor, "1 c f h w"]]
 
 @dataclass(frozen=True, kw_only=True)
 class Keyframe:
-    """A picture or clip, the frame at which it is shown, and how firmly it is held there."""
+    """A picture or clip, the frame at which it is shown, and how firmly it is held there.
+
+    ``part`` says which frames of the file are taken, as in Python's slices: (-25, None) are the last 25.
+    """
 
     path: Path
     frame: int
     strength: float = 1.0
+    part: tuple[int | None, int | None] = (None, None)
 
     @staticmethod
     def parse(text: str, frames: int) -> "Keyframe":
-        """From FILE@FRAME or FILE@FRAME:STRENGTH; negative frames count from the end of a video of ``frames``."""
-        match = re.fullmatch(r"(.+)@(-?\d+)(?::(\d*\.?\d+))?", text)
+        """From FILE@FRAME, FILE@FRAME:STRENGTH or FILE[FIRST:END]@FRAME.
+
+        A negative FRAME counts from the end of a video of ``frames``, negative FIRST and END from the end of the file.
+        """
+        match = re.fullmatch(r"(.+?)(?:\[(-?\d+)?:(-?\d+)?\])?@(-?\d+)(?::(\d*\.?\d+))?", text)
         if match is None:
             raise RequestError(
                 f'keyframes: "{text}" does not say where. Write FILE@FRAME or FILE@FRAME:STRENGTH, for example '
                 "last.png@-1 or clip.mp4@16:0.8."
             )
-        frame, strength = int(match[2]), float(match[3] or 1)
+        frame, strength = int(match[4]), float(match[5] or 1)
         if not 0 < strength <= 1:
             raise RequestError(f'keyframes: "{text}" has the strength {strength}; choose one above 0 and at most 1.')
-        return Keyframe(path=Path(match[1]), frame=frame + frames if frame < 0 else frame, strength=strength)
+        first, end = (None if edge is None else int(edge) for edge in match.group(2, 3))
+        frame += frames if frame < 0 else 0
+        return Keyframe(path=Path(match[1]), frame=frame, strength=strength, part=(first, end))
+
+    def __str__(self) -> str:
+        """What ``parse`` reads."""
+        first, end = ("" if edge is None else str(edge) for edge in self.part)
+        part = "" if self.part == (None, None) else f"[{first}:{end}]"
+        return f"{self.path}{part}@{self.frame}:{self.strength:g}"
+
+
+def keyframes_of(request: GenerationRequest, shape: VideoShape) -> list[Keyframe]:
+    """The request's image, as a keyframe at frame 0, and its keyframes."""
+    keyframes = [Keyframe.parse(text, shape.padded().frames) for text in request.keyframes]
+    if request.image is None:
+        return keyframes
+    return [Keyframe(path=Path(request.image), frame=0, strength=request.image_strength), *keyframes]
+
+
+def frames_of(keyframe: Keyframe) -> range:
+    """The frames of its file that a keyframe takes; raises ``RequestError`` if it takes none."""
+    taken = range(1 if is_picture(keyframe.path) else probe(keyframe.path).frames)[slice(*keyframe.part)]
+    if not taken:
+        raise RequestError(f'keyframes: "{keyframe}" takes no frame at all of its file. Give other ends.')
+    return taken
+
+
+def check_given(request: GenerationRequest, settings: Sampling) -> None:
+    """Raise ``RequestError`` or ``MediaError`` for what is missing, too short or cannot be shown where it is wanted.
+
+    Reads no more than the files' headers, so it needs no model and takes no time.
+    """
+    shape = settings.shape
+    for keyframe in keyframes_of(request, shape):
+        _frames_taken(keyframe, shape, request.fit == "pad")
+    for path in (request.video, request.reference, request.mask):
+        total = shape.padded().frames
+        if path is None or (path == request.mask and is_picture(path)):
+            continue
+        length = 1 if is_picture(path) else probe(path).frames
+        if length < total:
+            raise MediaError(f"{path} is too short: it has {length} frames; {total} are needed for this video.")
 
 
 def given_items(
@@ -57,16 +105,14 @@ def given_items(
     Raises ``RequestError`` for keyframes that cannot be shown before any of them is encoded.
     """
     shape = settings.shape
-    keyframes = [Keyframe.parse(text, shape.padded().frames) for text in request.keyframes]
-    if request.image is not None:
-        keyframes.insert(0, Keyframe(path=Path(request.image), frame=0, strength=request.image_strength))
-    clips = [_usable(keyframe, shape, request.fit == "pad") for keyframe in keyframes]
+    keyframes = keyframes_of(request, shape)
+    parts = [_frames_taken(keyframe, shape, request.fit == "pad") for keyframe in keyframes]
     items: list[Item] = []
-    for keyframe, count in zip(keyframes, clips, strict=True):
-        pixels = _pixels(keyframe.path, count, shape, settings.image_crf)
+    for keyframe, part in zip(keyframes, parts, strict=True):
+        pixels = _pixels(keyframe.path, part, shape, settings.image_crf)
         items.append(Given(latents=encode(pixels), frame=keyframe.frame, strength=keyframe.strength))
     if request.reference is not None:
-        items.append(Reference(latents=encode(_pixels(Path(request.reference), shape.padded().frames, shape, 0))))
+        items.append(Reference(latents=encode(_pixels(Path(request.reference), _whole(shape), shape, 0))))
     if request.mask is not None:
         assert start is not None, "resolve refuses a mask without a video"
         items.append(Kept(latents=start, strength=1 - _mask(request.mask, shape)))
@@ -76,31 +122,36 @@ def given_items(
 def start_latents(request: GenerationRequest, settings: Sampling, encode: Encode) -> Float[Tensor, "1 c f h w"]:
     """The latents of the request's ``video``, which must be as long as the video that is asked for."""
     shape = settings.shape
-    return encode(_pixels(Path(request.video or ""), shape.padded().frames, shape, 0))
+    return encode(_pixels(Path(request.video or ""), _whole(shape), shape, 0))
 
 
-def _usable(keyframe: Keyframe, shape: VideoShape, trim: bool) -> int:
-    """How many frames of a keyframe's file are given: 8k + 1 that fit behind its place. ``trim`` allows cutting."""
+def _whole(shape: VideoShape) -> range:
+    return range(shape.padded().frames)
+
+
+def _frames_taken(keyframe: Keyframe, shape: VideoShape, trim: bool) -> range:
+    """Which frames of a keyframe's file are given: 8k + 1 that fit behind its place. ``trim`` allows cutting."""
     total = shape.padded().frames
-    length = 1 if is_picture(keyframe.path) else probe(keyframe.path).frames
-    longest = (min(length, total - keyframe.frame) - 1) // 8 * 8 + 1
+    taken = frames_of(keyframe)
+    longest = (min(len(taken), total - keyframe.frame) - 1) // 8 * 8 + 1
     if not 0 <= keyframe.frame < total:
         raise RequestError(
             f"{keyframe.path} is to be shown at frame {keyframe.frame}, but the video has the frames 0 to {total - 1}."
         )
-    if longest != length and not trim:
+    if longest != len(taken) and not trim:
         raise RequestError(
-            f"{keyframe.path} has {length} frames. At frame {keyframe.frame} of a video of {total} frames, {longest} "
-            'of them can be shown (8k + 1 that fit). Cut it, or let it be cut with fit="pad" (--fit pad).'
+            f"{keyframe.path} has {len(taken)} frames. At frame {keyframe.frame} of a video of {total} frames, "
+            f'{longest} of them can be shown (8k + 1 that fit). Cut it, or let it be cut with fit="pad" (--fit pad).'
         )
-    return longest
+    require_place(keyframe.frame, longest, total)
+    return taken[:longest]
 
 
-def _pixels(path: Path, count: int, shape: VideoShape, crf: int) -> Float[Tensor, "1 3 F H W"]:
-    """``count`` frames of a file at the padded size, in [-1, 1]."""
-    frames = read_image(path)[None] if is_picture(path) else read_video(path, 0, count)[0]
-    if len(frames) < count:
-        raise MediaError(f"{path} has {len(frames)} frames; {count} are needed for this video.")
+def _pixels(path: Path, part: range, shape: VideoShape, crf: int) -> Float[Tensor, "1 3 F H W"]:
+    """The frames ``part`` of a file at the padded size, in [-1, 1]."""
+    frames = read_image(path)[None] if is_picture(path) else read_video(path, part.start, len(part))[0]
+    if len(frames) < len(part):
+        raise MediaError(f"{path} has {len(frames)} frames; {len(part)} are needed for this video.")
     padded = shape.padded()
     fitted = [pad_to(resize_cover(frame, shape.height, shape.width), padded.height, padded.width) for frame in frames]
     pixels = np.stack(fitted)

@@ -42,7 +42,7 @@ class GenerationRequest:
     image_crf: int | None = None
     """Soften and compress given pictures like video of this H.264 quality (29 is usual, 0 is off)."""
     keyframes: tuple[str, ...] = ()
-    """Pictures and clips shown on the way: FILE@FRAME or FILE@FRAME:STRENGTH; frame -1 is the last one."""
+    """Pictures and clips on the way: FILE@FRAME, FILE@FRAME:STRENGTH, FILE[FIRST:END]@FRAME; frame -1 is the last."""
     video: Path | str | None = None
     """A video to start from instead of noise, with skip_initial; or to edit in place, with a mask."""
     mask: Path | str | None = None
@@ -97,6 +97,8 @@ class GenerationRequest:
     """Noise level that the decoder is told; with last_step=decoder the sampler stops there (0 to 0.2)."""
     decode_noise_scale: float | None = None
     """Fresh noise mixed in before decoding with last_step=renoise, 0 to 1."""
+    original_prompt: str | None = None
+    """The prompt as it was given, where it was enhanced afterwards; kept for the record, no model reads it."""
 
     def __post_init__(self) -> None:
         if not self.prompt.strip() and self.prompt_embeds is None:

@@ -7,7 +7,7 @@ from torch import Tensor
 from openltx.models.presets import vae_preset
 from openltx.models.vae import streaming
 from openltx.models.vae.autoencoder import VideoAutoencoder
-from openltx.models.vae.streaming import decode_stream, encode_stream, split_frames
+from openltx.models.vae.streaming import decode_pieces, decode_stream, encode_stream, split_frames
 
 RELEASES = pytest.mark.parametrize("release", ["0.9.0", "0.9.1", "0.9.5"])
 
@@ -78,3 +78,22 @@ def test_frames_come_before_the_last_latents_are_read() -> None:
     assert first.shape[2] <= 8
     assert 15 < read < 30
     assert sum(piece.shape[2] for piece in stream) + first.shape[2] == 8 * 39 + 1
+
+
+@RELEASES
+@torch.no_grad()
+def test_latents_that_come_in_uneven_pieces_are_decoded_as_the_whole(release: str) -> None:
+    vae = random_vae(release)
+    latents = torch.randn(1, 16, 9, 2, 2)
+    t = 0.05 if vae.config.timestep_conditioning else None
+
+    def seeded() -> torch.Generator:
+        return torch.Generator().manual_seed(3)
+
+    pieces = decode_pieces(vae, latents.split([4, 1, 4], 2), t, 0.3, seeded())
+    whole = vae.decode(latents, t, 0.0, 0.3, seeded())
+    assert_equal_up_to_rounding(torch.cat(list(pieces), 2), whole)
+
+
+def test_of_no_latents_there_are_no_frames() -> None:
+    assert list(decode_pieces(random_vae("0.9.0"), [])) == []

@@ -158,3 +158,14 @@ def test_the_command_takes_several_keyframes_times_and_blocks(
     assert main([*words, "--stg", "1", "--skip-blocks", "0", "1"]) == 0
     request = GenerationRequest.from_json(read_metadata(tmp_path / "out.mp4")["request"])
     assert (len(request.keyframes), request.times, request.skip_blocks) == (2, (1.0, 0.5), (0, 1))
+
+
+def test_a_part_of_a_clip_is_given_by_its_first_frame_and_its_end(tiny_model: LTXModel, files: Path) -> None:
+    part = Keyframe.parse("clip.mp4[-9:]@0:0.5", 25)
+    assert part == Keyframe(path=Path("clip.mp4"), frame=0, strength=0.5, part=(-9, None))
+    for text in ("clip.mp4[3:12]@8:1", "clip.mp4[:-2]@0:0.5", "a@b.png@24:1"):
+        assert str(Keyframe.parse(text, 25)) == text
+    frames, _ = read_video(files / "25.mp4")
+    for text, chosen in ((f"{files / '25.mp4'}[-9:]@0", frames[16:]), (f"{files / '25.mp4'}[2:11]@0", frames[2:11])):
+        state = prepared(tiny_model, keyframes=(text,)).state
+        torch.testing.assert_close(state.clean[:, : 2 * CELLS], encoded(tiny_model, chosen), rtol=1e-4, atol=1e-4)

@@ -7,6 +7,7 @@ pulls chunks through the whole network, so memory grows with the chunk and not w
 those of the whole pass.
 """
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator
 
 import torch
@@ -49,6 +50,27 @@ def decode_stream(
     """``vae.decode`` in pieces: pixels of consecutive frames, ``chunk`` latent frames at a time."""
     z, level = vae.decoder_input(latents, t, noise_scale, tone_map, generator)
     for piece in _decoder(vae.decoder, iter(z.split(chunk, 2)), level, generator, latents):
+        yield unpatchify_pixels(piece, vae.config.patch_size)
+
+
+def decode_pieces(
+    vae: VideoAutoencoder,
+    latents: Iterable[Float[Tensor, "b c _ h w"]],
+    t: float | None = None,
+    tone_map: float = 0.0,
+    generator: Generators = None,
+) -> Iterator[Float[Tensor, "b 3 F H W"]]:
+    """``decode_stream`` of latents that come in pieces, as they are made: a video whose end is not there yet.
+
+    The latents are at noise level ``t`` already. However they are cut into pieces, the pixels are those of the whole.
+    """
+    frames = (frame for piece in latents for frame in piece.split(1, 2))
+    first = next(frames, None)
+    if first is None:
+        return
+    inputs = (vae.decoder_input(frame, t, 0.0, tone_map, None) for frame in itertools.chain([first], frames))
+    _, level = vae.decoder_input(first, t, 0.0, tone_map, None)
+    for piece in _decoder(vae.decoder, (z for z, _ in inputs), level, generator, first):
         yield unpatchify_pixels(piece, vae.config.patch_size)
 
 

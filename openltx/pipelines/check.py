@@ -1,0 +1,21 @@
+"""Whether a request can be served, before a model is loaded: from its file's header, and those of what is given."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from openltx.pipelines.given import check_given
+from openltx.pipelines.request import GenerationRequest, Sampling, as_tuples
+from openltx.pipelines.windows import Windows, plan_windows
+
+
+def check_request(sampling: Mapping[str, Any], request: GenerationRequest, windows: Windows | None = None) -> None:
+    """Raise for a size off the grid, pictures or clips that do not fit where they are wanted, missing files, ...
+
+    ``sampling`` are the model's own settings (``checkpoints.load.stated_sampling``). What depends on the networks
+    themselves (which blocks there are, how long a prompt may be) is checked once they are loaded, before any of them runs.
+    """
+    resolved = request.resolve(Sampling(**as_tuples(sampling)))
+    if windows is None:
+        check_given(resolved, resolved.settings(Sampling()))
+    else:
+        plan_windows(resolved, windows)
