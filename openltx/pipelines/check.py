@@ -12,7 +12,7 @@ def check_request(sampling: Mapping[str, Any], request: GenerationRequest, windo
     """Raise for a size off the grid, pictures or clips that do not fit where they are wanted, missing files, ...
 
     ``sampling`` are the model's own settings (``checkpoints.load.stated_sampling``). What depends on the networks
-    themselves (which blocks there are, how long a prompt may be) is checked once they are loaded, before any of them runs.
+    themselves (which blocks there are, how long a prompt may be) is checked once these are loaded, before one runs.
     """
     resolved = request.resolve(Sampling(**as_tuples(sampling)))
     if windows is None:

@@ -63,6 +63,6 @@ def test_what_cannot_be_shown_is_refused_before_a_model_is_loaded(
     words: list[str],
     message: str,
 ) -> None:
-    monkeypatch.setattr(generate_command, "open_generator", None)
+    monkeypatch.setattr(model_flags, "load", None)
     assert main(["generate", "a ball", *words, "--model", str(tiny_checkpoint)]) == 2
     assert message in capsys.readouterr().err
