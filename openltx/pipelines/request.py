@@ -179,7 +179,10 @@ class GenerationRequest:
     def from_json(text: str) -> "GenerationRequest":
         """The inverse of ``to_json``; raises ``RequestError`` for anything that is not a request."""
         try:
-            return GenerationRequest(**as_tuples(dict(json.loads(text))))
+            values = dict(json.loads(text))
+            if "prompt" not in values:
+                raise TypeError("it has no prompt")
+            return GenerationRequest(**as_tuples(values))
         except (TypeError, ValueError) as error:
             raise RequestError(f"This is not a generation request: {error}.") from error
 
