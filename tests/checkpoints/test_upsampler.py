@@ -118,7 +118,7 @@ def test_a_file_whose_tensors_do_not_tell_what_it_enlarges_is_refused(file: Path
 def test_a_model_is_no_upscaler_and_an_upscaler_no_model(file: Path, tiny_file: Path) -> None:
     with pytest.raises(CheckpointError, match="holds no latent upsampler"):
         load_upsampler(tiny_file)
-    with pytest.raises(CheckpointError, match="holds no LTX-Video transformer"):
+    with pytest.raises(CheckpointError, match="is a latent upsampler, not a model"):
         load_transformer(file)
     with pytest.raises(CheckpointError, match="holds no latent_upsampler in the diffusers layout"):
         load_upsampler(file.parent)
@@ -130,4 +130,4 @@ def test_inspect_says_what_such_a_file_is(file: Path, tiny_file: Path, capsys: p
     assert upsampler_in(inspect_file(tiny_file)) is None
     save_file(tiny("space and time").state_dict(), file)
     assert main(["inspect", str(file), "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["holds"] == "a latent upsampler for space and time"
+    assert json.loads(capsys.readouterr().out)["kind"] == "a latent upsampler for space and time"
