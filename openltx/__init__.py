@@ -20,6 +20,7 @@ from openltx.errors import (
     OpenLTXError,
     RequestError,
     RunError,
+    ServeError,
 )
 
 __version__ = "0.1.0"
@@ -41,6 +42,7 @@ __all__ = [
     "OpenLTXError",
     "RequestError",
     "RunError",
+    "ServeError",
     "Video",
     "__version__",
     "generate",
@@ -65,6 +67,7 @@ _SUBPACKAGES = {
     "media",
     "models",
     "pipelines",
+    "serve",
     "training",
 }
 

@@ -14,7 +14,9 @@ from cyclopts import App, CycloptsError, Group
 from openltx import __version__
 from openltx.errors import OpenLTXError
 
-_EXTRAS = {"mujoco": "world", "tensorboard": "train", "skimage": "eval"}
+_EXTRAS = {"mujoco": "world", "tensorboard": "train", "skimage": "eval"} | dict.fromkeys(
+    ("fastapi", "uvicorn", "sqlalchemy", "pydantic", "prometheus_client"), "serve"
+)
 _PLACE_ERRORS = {
     errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST, errno.ENOTDIR, errno.EISDIR,
 }  # fmt: skip
@@ -35,6 +37,7 @@ COMMANDS = {
     "generate": ("generate:generate", _use, "Make a video from a prompt, or from a picture and a prompt."),
     "demo": ("demo:demo", _use, "Make the two demonstration videos with the bundled model."),
     "inspect": ("inspect:inspect", _use, "Show the request inside a video, or what a weight file holds."),
+    "serve": ("serve:serve_app", _use, "Serve a model to clients of the OpenAI Videos API."),
     "data": ("data:data_app", _learn, "Render worlds or cut videos to learn from, and look at data sets."),
     "train": ("train:train_app", _learn, "Train the Video-VAE or the transformer."),
     "eval": ("eval:eval_app", _learn, "Measure the VAE, its latents and the generated videos."),
