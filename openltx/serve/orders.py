@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from openltx.errors import RequestError
+from openltx.pipelines.generate import curve_of
 from openltx.pipelines.request import GenerationRequest
 from openltx.serve.context import Context
 from openltx.serve.log import happened
@@ -35,7 +36,7 @@ class Order:
         try:
             request, seconds = request_of(self.wished, self.seconds, card.defaults)
             require_within(request, card.defaults, context.settings.limits)
-            request.resolve(card.defaults)
+            curve_of(request.resolve(card.defaults).settings(card.defaults))
         except (ValueError, OverflowError) as error:  # numbers of thousands of digits
             raise RequestError("A number in the request is out of all bounds.") from error
         return request, seconds

@@ -24,7 +24,7 @@ from openltx.serve.store.database import Database
 from openltx.serve.store.jobs import Job, Jobs, NewJob, new_id
 
 REPOSITORY = Path(__file__).parents[2]
-PATIENCE = 60.0
+PATIENCE = 300.0
 
 
 @dataclass
@@ -64,11 +64,10 @@ class Running:
     def listen(self) -> None:
         """Collect the log until the process ends."""
         assert self.process.stderr is not None
-        for line in self.process.stderr:
-            try:
-                self.events.append(json.loads(line))
-            except ValueError:
-                self.events.append({"event": "text", "line": line})
+        with self.process.stderr as log:
+            for line in log:
+                is_event = line.startswith("{")
+                self.events.append(json.loads(line) if is_event else {"event": "text", "line": line})
 
     def wait_for(self, event: str, after: int = 0, **fields: Any) -> dict[str, Any]:
         """The first such event of the log from line ``after`` on."""
@@ -86,7 +85,7 @@ class Running:
         self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None, key: str | None = None
     ) -> Answer:
         """One request; a body that is not bytes is sent as JSON."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=120)
         sent = dict(headers or {})
         if body is not None and not isinstance(body, bytes):
             body, sent = json.dumps(body).encode(), {"Content-Type": "application/json", **sent}
@@ -183,6 +182,7 @@ Start = Callable[..., Running]
 @pytest.fixture(scope="session")
 def _start(tiny_checkpoint: Path) -> Iterator[Start]:
     started: list[Running] = []
+    listeners: list[threading.Thread] = []
 
     def start(data: Path, *flags: str, ready: bool = True) -> Running:
         line = ["serve", str(tiny_checkpoint), "--port", "0", "--device", "cpu", "--threads", "1", "--data", str(data)]
@@ -195,7 +195,9 @@ def _start(tiny_checkpoint: Path) -> Iterator[Start]:
         )
         server = Running(data, process)
         started.append(server)
-        threading.Thread(target=server.listen, daemon=True).start()
+        listener = threading.Thread(target=server.listen, daemon=True)
+        listener.start()
+        listeners.append(listener)
         server.port = int(server.wait_for("server.started")["url"].rpartition(":")[2])
         if ready:
             server.wait_for("worker.ready")
@@ -206,6 +208,8 @@ def _start(tiny_checkpoint: Path) -> Iterator[Start]:
         if server.process.poll() is None:
             server.process.kill()
         server.process.wait()
+    for listener in listeners:
+        listener.join(PATIENCE)
 
 
 @pytest.fixture(scope="session")

@@ -182,7 +182,7 @@ def test_addresses_that_lead_nowhere(server: Any, method: str, path: str) -> Non
     ids=range(7),
 )
 def test_bytes_that_are_no_http(server: Any, sent: bytes) -> None:
-    with socket.create_connection(("127.0.0.1", server.port), timeout=20) as connection:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=120) as connection:
         connection.sendall(sent)
         connection.shutdown(socket.SHUT_WR)
         answer = b""
@@ -196,7 +196,7 @@ def test_bytes_that_are_no_http(server: Any, sent: bytes) -> None:
 
 def test_a_body_beyond_the_limit_is_refused_while_it_arrives(server: Any) -> None:
     """It is cut off after the limit, whatever length was announced, and without reading the rest."""
-    with socket.create_connection(("127.0.0.1", server.port), timeout=20) as connection:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=120) as connection:
         connection.sendall(
             b"POST /v1/videos HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
             b"Transfer-Encoding: chunked\r\n\r\n"

@@ -1,5 +1,6 @@
 """The acceptance test: the official ``openai`` client against a running server."""
 
+import base64
 import io
 from pathlib import Path
 from typing import Any
@@ -62,9 +63,11 @@ def test_an_input_reference_is_sent_as_a_file_an_upload_or_a_data_url(client: An
     by_file = poll(client, input_reference=("start.png", png(), "image/png"))
     upload = client.files.create(file=("start.png", png()), purpose="vision")
     assert (upload.object, upload.filename, upload.purpose) == ("file", "start.png", "vision")
-    by_id = poll(client, input_reference={"file_id": upload.id})
+    by_id = poll(client, extra_body={"input_reference": {"file_id": upload.id}})
+    url = f"data:image/png;base64,{base64.b64encode(png()).decode()}"
+    by_url = poll(client, extra_body={"input_reference": {"image_url": url}})
     by_field = poll(client, extra_body={"image": upload.id})
-    assert by_file.status == by_id.status == by_field.status == "completed"
+    assert by_file.status == by_url.status == by_id.status == by_field.status == "completed"
     assert by_id.request["image"] == by_field.request["image"] == upload.id
     assert client.files.retrieve(upload.id).id == upload.id
     assert upload.id in [file.id for file in client.files.list()]
