@@ -62,7 +62,7 @@ class Maker:
     def __call__(self, job: Job) -> Mapping[str, float]:
         """Make one video and end the job; gives the seconds by stage.
 
-        Raises ``DroppedError``, ``StoppingError``, ``OpenLTXError`` for what the client can mend, and whatever else goes wrong.
+        Raises ``DroppedError``, ``StoppingError``, ``OpenLTXError`` for what the client can mend, or anything else.
         """
         clock = Clock({"queued": round((job.started_at or job.created_at) - job.created_at, 4)})
         self._report(job, "prepare")

@@ -12,6 +12,7 @@ from fastapi.responses import JSONResponse
 from pydantic import ValidationError
 from sqlalchemy.exc import OperationalError
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from openltx.errors import OpenLTXError
 from openltx.serve.log import happened
@@ -55,6 +56,8 @@ def problem_of(error: Exception) -> ApiError:
             return ApiError(400, str(error), code="invalid_request")
         case ValidationError() | RequestValidationError():
             return _of_fields(error)
+        case ClientDisconnect():
+            return ApiError(400, "The body of the request ended too early.", code="cut_short")
         case HTTPException():
             return ApiError(
                 error.status_code, str(error.detail), code=_CODES.get(error.status_code), headers=error.headers
@@ -82,6 +85,7 @@ def answer_in_envelopes(app: FastAPI) -> None:
         ValidationError,
         RequestValidationError,
         HTTPException,
+        ClientDisconnect,
         OSError,
         OperationalError,
     ):

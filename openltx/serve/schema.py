@@ -12,7 +12,7 @@ import textwrap
 from collections.abc import Mapping
 from dataclasses import MISSING, Field, fields
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_type_hints
+from typing import Annotated, Any, Literal, TypeAlias, get_args, get_type_hints
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, StringConstraints, create_model
 from pydantic import Field as Described
@@ -32,6 +32,8 @@ _KEYFRAME = rf"{FILE_ID}@-?\d{{1,6}}(?::\d*\.?\d{{1,6}})?"
 
 FileId = Annotated[str, StringConstraints(pattern=rf"^{FILE_ID}$", max_length=40)]
 KeyframeText = Annotated[str, StringConstraints(pattern=rf"^{_KEYFRAME}$", max_length=64)]
+_MaybeFile: TypeAlias = FileId | None
+_MaybeSize: TypeAlias = Annotated[str, StringConstraints(max_length=32)] | None
 
 
 class InputReference(BaseModel):
@@ -86,11 +88,11 @@ def _video_body() -> type[BaseModel]:
         kind: Any = hints[field.name]
         default = ... if field.default is MISSING else field.default
         if field.name in UPLOAD_FIELDS:
-            kind = FileId | None
+            kind = _MaybeFile
         elif field.name == "keyframes":
             kind = tuple[KeyframeText, ...]
         elif field.name == "size":
-            kind = Annotated[str, StringConstraints(max_length=32)] | None
+            kind = _MaybeSize
         elif field.name == "fit":
             default = "pad"
         extensions[field.name] = (kind, Described(default, description=described.get(field.name)))
@@ -111,9 +113,10 @@ def _docstrings(owner: type) -> dict[str, str]:
     assert isinstance(definition, ast.ClassDef)
     found = {}
     for before, after in zip(definition.body, definition.body[1:], strict=False):
-        is_text = isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant)
-        if isinstance(before, ast.AnnAssign) and isinstance(before.target, ast.Name) and is_text:
-            found[before.target.id] = str(after.value.value)
+        if isinstance(before, ast.AnnAssign) and isinstance(before.target, ast.Name):
+            match after:
+                case ast.Expr(value=ast.Constant(value=str(text))):
+                    found[before.target.id] = text
     return found
 
 

@@ -92,7 +92,7 @@ def _work(make: Maker, jobs: Jobs, job: Job) -> None:
     started = time.perf_counter()
     try:
         stages = make(job)
-        happened("job.completed", job=job.id, **stages)
+        happened("job.completed", job=job.id, stages=dict(stages))
     except DroppedError:
         happened("job.dropped", job=job.id, seconds=round(time.perf_counter() - started, 3))
     except StoppingError:
@@ -119,7 +119,7 @@ def _obey(stopping: threading.Event) -> None:
 
 
 def _next_line() -> str:
-    """The supervisor's next line, "" when it is dead. Unbuffered: Python cannot end while a thread waits for a buffer."""
+    """The supervisor's next line, "" when it is dead. Unbuffered: Python cannot end while a thread holds a buffer."""
     line = b""
     while not line.endswith(b"\n") and (byte := os.read(0, 1)):
         line += byte

@@ -2,7 +2,8 @@
 
 SQLite runs in WAL mode: readers never wait, and a commit survives the death of the process. ``durable`` makes it
 survive a power cut too, for one flush to the disk a commit; the web process accepts work that way. A worker does
-without: what it loses runs again. SQLite's writers take the lock when they begin, so no transaction fails half way for want of it.
+without: what it loses runs again. SQLite's writers take the lock when they begin, so no transaction fails half way
+for want of it.
 """
 
 from collections.abc import Iterator
