@@ -4,11 +4,11 @@ What a file is, its first bytes say, not its name or its announced type; a few k
 A picture becomes a PNG, a clip or an animation an MP4, pixel by pixel, and only these are kept. So the model's process
 never reads a byte that a client has made.
 
-The decoder is forked from a server process that has imported what it needs, so one upload costs milliseconds.
+The decoder is forked from a process that has imported what it needs. It starts with the first upload, which waits two
+seconds for it; after that one costs milliseconds.
 """
 
 import multiprocessing
-import os
 import resource
 import signal
 import sys
@@ -56,12 +56,6 @@ class Decoder:
         self._limits = limits
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload([__name__, "openltx.media.stream", "PIL.PngImagePlugin"])
-
-    def warm_up(self) -> None:
-        """Start the process that decoders are forked from, so that the first upload does not wait for it."""
-        process = self._context.Process(target=os.getpid)
-        process.start()
-        process.join()
 
     def __call__(self, source: Path) -> Decoded:
         """Make a clean copy of ``source`` beside it; raises ``MediaError`` with what is wrong with it."""

@@ -59,7 +59,6 @@ def _run(context: Context, listener: socket.socket) -> None:
     # uvicorn takes the signals over, and raises them again when it is done: they must not end this process before it is
     before = {number: signal.signal(number, lambda *_: None) for number in (signal.SIGINT, signal.SIGTERM)}
     supervisor.start()
-    threading.Thread(target=context.decoder.warm_up, daemon=True).start()
     host, port = listener.getsockname()[:2]
     happened("server.started", url=f"http://{f'[{host}]' if ':' in host else host}:{port}", data=context.settings.data)
     try:
