@@ -68,11 +68,16 @@ class Maker:
         self._report(job, "prepare")
         prepared = self._generator.prepare(self._request(job))
         clock.end("prepare")
+        settings = prepared.settings
+        size = f"{settings.frames} frames of {settings.width}x{settings.height}"
+        self._log(job, f"{size}, seed {prepared.request.seed}; prepared in {clock.seconds['prepare']:.2f} s")
         state = self._sample(job, prepared)
         clock.end("sample")
+        self._log(job, f"sampled in {clock.seconds['sample']:.2f} s")
         self._report(job, "decode", progress=90)
         frames = self._decode(job, prepared, state)
         clock.end("decode")
+        self._log(job, f"decoded in {clock.seconds['decode']:.2f} s")
         self._report(job, "write", progress=98)
         video = Video(
             frames=frames,
@@ -139,6 +144,10 @@ class Maker:
         if not self._jobs.finish(
             job, resolved=resolved, stages=clock.seconds, size=f"{width}x{height}", bytes=job.bytes + size
         ):
+            raise DroppedError
+
+    def _log(self, job: Job, message: str) -> None:
+        if not self._jobs.note(job, "log", {"message": message}):
             raise DroppedError
 
     def _hand_over(self, folder: Path, job: Job) -> int:

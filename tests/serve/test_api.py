@@ -66,6 +66,9 @@ def test_the_events_tell_the_whole_story_and_again_from_where_one_was(server: An
     job = server.create(steps=4)
     told = events(server, job["id"])
     kinds = [kind for kind, *_ in told]
+    logs = [data["message"] for kind, data, _ in told if kind == "log"]
+    assert "9 frames of 64x32" in logs[0]
+    assert len(logs) == 3
     assert [data["status"] for kind, data, _ in told if kind == "status"] == ["queued", "in_progress", "completed"]
     assert [data["step"] for kind, data, _ in told if kind == "progress" and data["stage"] == "sample"] == [1, 2, 3, 4]
     previews = [data["image"] for kind, data, _ in told if kind == "preview"]
