@@ -20,6 +20,7 @@ from openltx.errors import (
     OpenLTXError,
     RequestError,
     RunError,
+    ServeError,
 )
 
 __version__ = "0.1.0"
@@ -45,6 +46,7 @@ __all__ = [
     "OpenLTXError",
     "RequestError",
     "RunError",
+    "ServeError",
     "TwoPass",
     "TwoPassGenerator",
     "Video",
@@ -81,6 +83,7 @@ _SUBPACKAGES = {
     "media",
     "models",
     "pipelines",
+    "serve",
     "training",
 }
 

@@ -6,7 +6,8 @@
     ├── CheckpointError     a weight file that is missing, truncated, renamed or of another architecture
     ├── DataError           a data set, a manifest or a world that cannot be used
     ├── AssetError          a weight or a video of somebody else's that cannot be fetched or does not match its hash
-    └── RunError            a training run that cannot start, resume or go on
+    ├── RunError            a training run that cannot start, resume or go on
+    └── ServeError          a server that cannot start, or refuses a piece of work
 
 Each message says what was asked, what is possible, and what to do. The command line prints it and exits with code 2.
 """
@@ -38,3 +39,7 @@ class AssetError(OpenLTXError):
 
 class RunError(OpenLTXError):
     """A training run that cannot start, resume or continue."""
+
+
+class ServeError(OpenLTXError):
+    """A server that cannot start, or refuses a piece of work."""

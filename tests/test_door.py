@@ -24,7 +24,7 @@ def test_a_misspelt_name_is_an_attribute_error() -> None:
 
 def test_every_error_is_an_openltx_error() -> None:
     errors = [getattr(openltx, name) for name in openltx.__all__ if name.endswith("Error")]
-    assert len(errors) == 7
+    assert len(errors) == 8
     assert all(issubclass(error, openltx.OpenLTXError) for error in errors)
 
 

@@ -15,7 +15,9 @@ from cyclopts import App, CycloptsError, Group
 from openltx import __version__
 from openltx.errors import OpenLTXError
 
-_EXTRAS = {"mujoco": "world", "tensorboard": "train", "skimage": "eval", "transformers": "enhance"}
+_EXTRAS = {"mujoco": "world", "tensorboard": "train", "skimage": "eval", "transformers": "enhance"} | dict.fromkeys(
+    ("fastapi", "uvicorn", "sqlalchemy", "pydantic", "prometheus_client"), "serve"
+)
 _PLACE_ERRORS = {
     errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST, errno.ENOTDIR, errno.EISDIR,
 }  # fmt: skip
@@ -41,6 +43,7 @@ COMMANDS = {
     "pull": ("models:pull", _use, "Fetch a released model."),
     "convert": ("convert:convert", _use, "Turn a single file into a diffusers folder, or back."),
     "inspect": ("inspect:inspect", _use, "Show the request inside a video, or what a weight file holds."),
+    "serve": ("serve:serve_app", _use, "Serve a model to clients of the OpenAI Videos API."),
     "data": ("data:data_app", _learn, "Render worlds or cut videos to learn from, and look at data sets."),
     "train": ("train:train_app", _learn, "Train the Video-VAE or the transformer."),
     "eval": ("eval:eval_app", _learn, "Measure the VAE, its latents and the generated videos."),

@@ -143,13 +143,18 @@ def _open_picture(path: str | Path) -> Iterator[Image.Image]:
 
 
 @contextmanager
-def open_stream(path: str | Path) -> Iterator[tuple[Any, Any]]:
-    """PyAV's container and its first video stream; ``MediaError`` for what is missing, damaged or no video."""
+def open_stream(path: str | Path, container_format: str | None = None) -> Iterator[tuple[Any, Any]]:
+    """PyAV's container and its first video stream; ``MediaError`` for what is missing, damaged or no video.
+
+    With a ``container_format`` the file is taken as that and nothing else, and can refer to no other file: for files
+    that are not trusted.
+    """
     import av
 
     _require_file(path)
     try:
-        with av.open(str(path)) as container:
+        options = {} if container_format is None else {"protocol_whitelist": "file"}
+        with av.open(str(path), format=container_format, options=options) as container:
             if not container.streams.video:
                 raise MediaError(f"{path} has no video in it, or only its beginning.")
             if container.streams.video[0].codec_context is None:

@@ -15,16 +15,20 @@ from openltx.media.io import open_stream
 
 
 def stream_video(
-    path: str | Path, wanted: Callable[[int], bool] = lambda _: True, *, max_width: int | None = None
+    path: str | Path,
+    wanted: Callable[[int], bool] = lambda _: True,
+    *,
+    max_width: int | None = None,
+    container_format: str | None = None,
 ) -> Iterator[tuple[int, UInt8[np.ndarray, "H W 3"] | None]]:
     """Every frame of a video as (index, frame), in order; None in place of a frame that is not ``wanted``.
 
     With ``max_width`` the stored picture is first reduced to at most so many pixels across, by averaging: quick, for
-    looking at what happens. Raises ``MediaError``, at the frame where it shows, if the file is missing, damaged or cut
-    short.
+    looking at what happens. ``container_format`` is as in ``open_stream``. Raises ``MediaError``, at the frame where it
+    shows, if the file is missing, damaged or cut short.
     """
     num_packets, index = 0, 0
-    with open_stream(path) as (container, stream):
+    with open_stream(path, container_format) as (container, stream):
         stream.thread_type = "AUTO"
         options = _scaling(stream, max_width)
         for packet in container.demux(stream):

@@ -1,0 +1,167 @@
+"""What a client may ask for: the OpenAI Videos API's fields, and every field of ``GenerationRequest`` as an extension.
+
+The extensions are made from the dataclass itself, with its types, defaults and docstrings, so there is no second list.
+Three things differ on a server. What is a file there is the identifier of an upload or of a finished video here, and
+nothing else. A field that takes free text is left out unless it is known to be no path (``_TEXTS``), so that a field
+that is new to the request cannot open a way to the disk. And sizes off the grid are padded and cropped back.
+"""
+
+import ast
+import inspect
+import textwrap
+from collections.abc import Mapping
+from dataclasses import MISSING, Field, fields
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeAlias, get_args, get_type_hints
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, StringConstraints, create_model
+from pydantic import Field as Described
+
+from openltx.errors import RequestError
+from openltx.pipelines.request import GenerationRequest, Sampling, as_tuples
+from openltx.serve.settings import Limits
+
+UPLOAD_FIELDS = ("image", "video", "mask", "reference")
+"""The fields of ``GenerationRequest`` that name a file."""
+
+FILE_ID = r"(?:file-|video_)[0-9a-f]{32}"
+_TEXTS = ("prompt", "negative", "size")  # free text that is never a path
+_MOST_FPS = 1000
+_LEAST_FPS = 0.1
+_KEYFRAME = rf"{FILE_ID}@-?\d{{1,6}}(?::\d*\.?\d{{1,6}})?"
+
+FileId = Annotated[str, StringConstraints(pattern=rf"^{FILE_ID}$", max_length=40)]
+KeyframeText = Annotated[str, StringConstraints(pattern=rf"^{_KEYFRAME}$", max_length=64)]
+_MaybeFile: TypeAlias = FileId | None
+_MaybeSize: TypeAlias = Annotated[str, StringConstraints(max_length=32)] | None
+
+
+class InputReference(BaseModel):
+    """A picture to start from: an upload's identifier, or the picture itself as a data URL."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    file_id: FileId | None = None
+    image_url: str | None = Described(None, description="data:image/png;base64,...; other addresses are not fetched.")
+
+
+def _positive_seconds(text: str) -> str:
+    if not 0 < float(text) < 100_000:
+        raise ValueError("seconds must be above 0")
+    return text
+
+
+class _OpenAI(BaseModel):
+    """The fields that the OpenAI API has."""
+
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+
+    model: str | None = Described(None, max_length=200, description="The model's name as GET /v1/models gives it.")
+    seconds: Annotated[
+        Annotated[str, StringConstraints(pattern=r"^\d{1,5}(\.\d{1,6})?$"), AfterValidator(_positive_seconds)] | None,
+        Described(description="Length of the video, in place of frames; made at 8k+1 frames and trimmed."),
+    ] = None
+    input_reference: InputReference | None = Described(
+        None, description="A picture that the video starts from, in place of image. In a form: the file itself."
+    )
+    priority: int = Described(
+        0, ge=-100, le=100, description="Which of your own waiting jobs comes first: the highest."
+    )
+
+
+def generation_fields() -> list[Field]:
+    """The fields of ``GenerationRequest`` that a client may set."""
+    hints = get_type_hints(GenerationRequest)
+
+    def is_safe(field: Field) -> bool:
+        if field.name in (*UPLOAD_FIELDS, *_TEXTS, "keyframes"):
+            return True
+        return not {str, Path} & set(_leaves(hints[field.name]))
+
+    return [field for field in fields(GenerationRequest) if is_safe(field)]
+
+
+def _video_body() -> type[BaseModel]:
+    hints, described = get_type_hints(GenerationRequest), _docstrings(GenerationRequest)
+    extensions: dict[str, Any] = {}
+    for field in generation_fields():
+        kind: Any = hints[field.name]
+        default = ... if field.default is MISSING else field.default
+        if field.name in UPLOAD_FIELDS:
+            kind = _MaybeFile
+        elif field.name == "keyframes":
+            kind = tuple[KeyframeText, ...]
+        elif field.name == "size":
+            kind = _MaybeSize
+        elif field.name == "fit":
+            default = "pad"
+        extensions[field.name] = (kind, Described(default, description=described.get(field.name)))
+    return create_model("VideoRequest", __base__=_OpenAI, **extensions)
+
+
+def _leaves(kind: Any) -> list[Any]:
+    """The plain types that a type is made of; a Literal is one, whatever its values."""
+    arguments = get_args(kind)
+    if not arguments or getattr(kind, "__origin__", None) is Literal:
+        return [kind]
+    return [leaf for argument in arguments for leaf in _leaves(argument)]
+
+
+def _docstrings(owner: type) -> dict[str, str]:
+    """The string under each field of a dataclass."""
+    (definition,) = ast.parse(textwrap.dedent(inspect.getsource(owner))).body
+    assert isinstance(definition, ast.ClassDef)
+    found = {}
+    for before, after in zip(definition.body, definition.body[1:], strict=False):
+        if isinstance(before, ast.AnnAssign) and isinstance(before.target, ast.Name):
+            match after:
+                case ast.Expr(value=ast.Constant(value=str(text))):
+                    found[before.target.id] = text
+    return found
+
+
+VideoRequest = _video_body()
+"""The body of POST /v1/videos."""
+
+
+def wishes(body: BaseModel) -> dict[str, Any]:
+    """The fields of ``GenerationRequest`` in a body, as far as the client set them; JSON's types."""
+    names = {field.name for field in generation_fields()}
+    return {name: value for name, value in body.model_dump(mode="json", exclude_unset=True).items() if name in names}
+
+
+def request_of(wished: Mapping[str, Any], seconds: str | None, defaults: Sampling) -> tuple[GenerationRequest, str]:
+    """The request to make and the ``seconds`` to tell the client; raises ``RequestError`` for what cannot be made."""
+    asked = {"fit": "pad", **wished}
+    if seconds is not None:
+        if "frames" in asked:
+            raise RequestError("Both seconds and frames are given: leave one of them out.")
+        asked["frames"] = max(round(float(seconds) * float(asked.get("fps") or defaults.fps)), 1)
+    request = GenerationRequest(**as_tuples(asked))
+    settings = request.settings(defaults)
+    return request, seconds or f"{settings.frames / settings.fps:.3f}".rstrip("0").rstrip(".")
+
+
+def require_within(request: GenerationRequest, defaults: Sampling, limits: Limits) -> None:
+    """Raise ``RequestError`` for a video that is larger than this server makes."""
+    settings = request.settings(defaults)
+    padded = settings.shape.padded()
+    steps = settings.steps if settings.times is None else len(settings.times)
+    if not _LEAST_FPS <= settings.fps <= _MOST_FPS:
+        raise RequestError(f"fps={settings.fps:g} is not possible: choose {_LEAST_FPS} to {_MOST_FPS}.")
+    longest = max(len(value) for value in (*vars(request).values(), ()) if isinstance(value, tuple))
+    for name, value, most in (
+        ("entries in one list", longest, limits.steps),
+        ("frames", padded.frames, limits.video_frames),
+        ("pixels in all", padded.frames * padded.width * padded.height, limits.video_pixels),
+        ("steps", steps, limits.steps),
+        ("characters in the prompt", max(len(request.prompt), len(request.negative)), limits.prompt_characters),
+    ):
+        if value > most:
+            raise RequestError(f"{value} {name} are too many: this server takes at most {most}.")
+
+
+def inputs_of(request: GenerationRequest) -> set[str]:
+    """The identifiers of all files that a request looks at."""
+    named = {str(getattr(request, name)) for name in UPLOAD_FIELDS if getattr(request, name)}
+    return named | {keyframe.partition("@")[0] for keyframe in request.keyframes}

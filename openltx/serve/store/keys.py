@@ -1,0 +1,82 @@
+"""API keys. A secret is shown once, when it is made; only its SHA-256 is kept.
+
+The secrets are 256 random bits, so a plain hash is enough: there is nothing to guess by trying.
+"""
+
+import hashlib
+import secrets
+import time
+from dataclasses import dataclass, fields
+
+from sqlalchemy import ColumnElement, delete, insert, select
+
+from openltx.errors import ServeError
+from openltx.serve.store.database import Database
+from openltx.serve.store.jobs import new_id
+from openltx.serve.store.tables import keys
+
+_PREFIX = "oltx-"
+_HINT = len(_PREFIX) + 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class Key:
+    """A key without its secret. Its ``id`` owns the jobs and uploads that are made with it."""
+
+    id: str
+    name: str
+    hint: str
+    priority: int
+    created_at: float
+
+
+NOBODY = Key(id="", name="", hint="", priority=0, created_at=0.0)
+"""Who asks while a server has no keys at all."""
+
+_COLUMNS = [keys.c[field.name] for field in fields(Key)]
+
+
+class Keys:
+    """The keys of a server."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def add(self, name: str, priority: int = 0) -> tuple[Key, str]:
+        """A new key and its secret; raises ``ServeError`` if the name is empty or taken."""
+        if not name.strip():
+            raise ServeError("The key has no name. Say whose it is: openltx serve keys add NAME")
+        secret = _PREFIX + secrets.token_urlsafe(32)
+        key = Key(id=new_id("key_"), name=name, hint=secret[:_HINT], priority=priority, created_at=time.time())
+        with self._database.write() as connection:
+            if connection.scalar(select(keys.c.id).where(keys.c.name == name)) is not None:
+                raise ServeError(f'There is a key "{name}" already. Choose another name, or remove that one first.')
+            connection.execute(insert(keys).values(**vars(key), hash=_hash(secret)))
+        return key, secret
+
+    def remove(self, name: str) -> None:
+        """Revoke a key, at once; raises ``ServeError`` if there is none of that name."""
+        with self._database.write() as connection:
+            if not connection.execute(delete(keys).where(keys.c.name == name)).rowcount:
+                names = ", ".join(connection.scalars(select(keys.c.name))) or "none"
+                raise ServeError(f'There is no key "{name}". Keys: {names}.')
+
+    def all(self) -> list[Key]:
+        """All keys, oldest first."""
+        with self._database.read() as connection:
+            rows = connection.execute(select(*_COLUMNS).order_by(keys.c.created_at)).all()
+        return [Key(**row._mapping) for row in rows]
+
+    def find(self, secret: str) -> Key | None:
+        """Whose secret this is. While there are no keys at all, everybody is ``NOBODY``."""
+        with self._database.read() as connection:
+            hashed: ColumnElement[bool] = keys.c.hash == _hash(secret)
+            row = connection.execute(select(*_COLUMNS).where(hashed)).first()
+            if row is not None:
+                return Key(**row._mapping)
+            anyone = connection.scalar(select(keys.c.id).limit(1)) is not None
+        return None if anyone else NOBODY
+
+
+def _hash(secret: str) -> str:
+    return hashlib.sha256(secret.encode("utf-8", "surrogatepass")).hexdigest()

@@ -1,0 +1,171 @@
+"""One job made in this process: what comes out, how far it is at each moment, and that it can be stopped."""
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from openltx import GenerationRequest, Generator, LTXModel, RequestError
+from openltx.media.io import read_metadata, read_video
+from openltx.serve.files import PREVIEW, Files
+from openltx.serve.making import DroppedError, Maker, StoppingError
+from openltx.serve.settings import Limits, ServerSettings
+from openltx.serve.store.database import Database
+from openltx.serve.store.jobs import Job, Jobs
+
+Enter = Callable[..., Job]
+
+
+@pytest.fixture
+def files(settings: ServerSettings) -> Files:
+    files = Files(settings.data)
+    files.prepare()
+    return files
+
+
+@pytest.fixture
+def claim(jobs: Jobs, files: Files, enter: Enter) -> Callable[..., Job]:
+    def accept_and_claim(inputs: dict[str, Path] | None = None, **request: Any) -> Job:
+        job = enter(jobs, request={"prompt": "a ball", "fit": "pad", "seed": 3, **request})
+        files.open_job(job.id, inputs or {})
+        claimed = jobs.claim("w")
+        assert claimed is not None
+        return claimed
+
+    return accept_and_claim
+
+
+def maker(model: LTXModel, jobs: Jobs, files: Files, is_stopping: Callable[[], bool] = lambda: False) -> Maker:
+    return Maker(Generator(model), jobs, files, is_stopping)
+
+
+def test_a_job_is_the_same_video_as_the_request_makes_anywhere(
+    tiny_model: LTXModel, jobs: Jobs, files: Files, claim: Callable[..., Job], tmp_path: Path
+) -> None:
+    job = claim(size="60x30", frames=12)
+    stages = maker(tiny_model, jobs, files)(job)
+    done = jobs.get("ann", job.id)
+    assert done is not None
+    assert (done.status, done.progress, done.size) == ("completed", 100, "60x30")
+    assert set(stages) == {"queued", "prepare", "sample", "decode", "write"} == set(done.stages)
+    frames, fps = read_video(files.content(job.id, "video"))
+    assert (frames.shape, fps) == ((12, 30, 60, 3), 8)
+    again = Generator(tiny_model)(GenerationRequest("a ball", size="60x30", frames=12, fit="pad", seed=3))
+    again.save(tmp_path / "again.mp4")
+    assert np.array_equal(frames, read_video(tmp_path / "again.mp4")[0])
+    embedded = GenerationRequest.from_json(read_metadata(files.content(job.id, "video"))["request"])
+    assert (embedded.size, embedded.seed, embedded.steps) == ("60x30", 3, 3)
+    assert done.resolved is not None
+    assert done.resolved["steps"] == 3
+    assert done.bytes == sum(path.stat().st_size for path in files.job(job.id).glob("*.*") if path.name != PREVIEW)
+
+
+def test_every_step_is_told_and_a_preview_is_shown(
+    tiny_model: LTXModel, jobs: Jobs, files: Files, claim: Callable[..., Job]
+) -> None:
+    job = claim(steps=4)
+    maker(tiny_model, jobs, files)(job)
+    told = [event.data for event in jobs.events(job.id) if event.kind == "progress"]
+    assert [data["stage"] for data in told] == ["prepare", *["sample"] * 4, "decode", "decode", "write"]
+    percent = [data["progress"] for data in told]
+    assert percent == sorted(percent)
+    previews = [event.data["step"] for event in jobs.events(job.id) if event.kind == "preview"]
+    assert previews[0] == 1
+    with Image.open(io.BytesIO((files.job(job.id) / PREVIEW).read_bytes())) as image:
+        assert image.size == (64, 32)
+
+
+def test_thumbnail_and_spritesheet_show_the_video(
+    tiny_model: LTXModel, jobs: Jobs, files: Files, claim: Callable[..., Job]
+) -> None:
+    job = claim(frames=9)
+    maker(tiny_model, jobs, files)(job)
+    frames, _ = read_video(files.content(job.id, "video"))
+    with Image.open(files.content(job.id, "thumbnail")) as image:
+        assert np.abs(np.asarray(image.convert("RGB")).astype(int) - frames[4]).mean() < 12
+    with Image.open(files.content(job.id, "spritesheet")) as sheet:
+        assert sheet.size == (4 * 64, 3 * 32)
+        first = np.asarray(sheet.convert("RGB"))[:32, :64].astype(int)
+        assert np.abs(first - frames[0]).mean() < 12
+
+
+def test_inputs_are_found_by_identifier_and_no_place_leaves_the_server(
+    tiny_model: LTXModel, jobs: Jobs, files: Files, claim: Callable[..., Job], tmp_path: Path
+) -> None:
+    name = f"file-{'0' * 32}"
+    place = files.upload(name, "picture")
+    Image.new("RGB", (64, 32), (200, 30, 30)).save(place)
+    job = claim({name: place}, image=name, keyframes=[f"{name}@8:0.5"])
+    maker(tiny_model, jobs, files)(job)
+    done = jobs.get("ann", job.id)
+    assert done is not None
+    assert done.resolved is not None
+    assert (done.resolved["image"], done.resolved["keyframes"]) == (name, [f"{name}@8:0.5"])
+    assert str(files.root).encode() not in files.content(job.id, "video").read_bytes()
+
+
+def test_a_cancelled_job_stops_within_one_step_and_leaves_nothing(
+    tiny_model: LTXModel, jobs: Jobs, files: Files, claim: Callable[..., Job], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = claim(steps=50)
+    steps = []
+    report = jobs.report
+
+    def cancel_at_the_third(job: Job, **news: Any) -> bool:
+        if news["step"] == 3:
+            jobs.cancel("ann", job.id)
+        steps.append(news["step"])
+        return report(job, **news)
+
+    monkeypatch.setattr(jobs, "report", cancel_at_the_third)
+    with pytest.raises(DroppedError):
+        maker(tiny_model, jobs, files)(job)
+    assert max(steps) == 3
+    assert list((files.root / "scratch").iterdir()) == []
+
+
+def test_a_deleted_job_leaves_no_files(
+    tiny_model: LTXModel, jobs: Jobs, files: Files, claim: Callable[..., Job], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = claim()
+    finish = files.hand_over
+
+    def deleted_first(source: Path, job_id: str) -> int:
+        jobs.delete("ann", job_id)
+        files.discard_job(job_id)
+        return finish(source, job_id)
+
+    monkeypatch.setattr(files, "hand_over", deleted_first)
+    with pytest.raises(DroppedError):
+        maker(tiny_model, jobs, files)(job)
+    assert [path for name in ("jobs", "scratch", "trash") for path in (files.root / name).iterdir()] == []
+
+
+def test_a_stopping_server_hands_the_job_back(
+    tiny_model: LTXModel, jobs: Jobs, files: Files, claim: Callable[..., Job]
+) -> None:
+    job, asked = claim(steps=50), []
+
+    def after_five() -> bool:
+        asked.append(1)
+        return len(asked) > 5
+
+    with pytest.raises(StoppingError):
+        maker(tiny_model, jobs, files, after_five)(job)
+    assert jobs.release("w", "stopped", crashed=False)[0].status == "queued"
+
+
+def test_what_only_the_model_can_refuse_is_a_request_error(
+    tiny_model: LTXModel, jobs: Jobs, files: Files, claim: Callable[..., Job]
+) -> None:
+    with pytest.raises(RequestError, match="skip_blocks"):
+        maker(tiny_model, jobs, files)(claim(stg=1.0, skip_blocks=[99]))
+
+
+def test_limits_survive_the_way_to_the_worker(settings: ServerSettings, database: Database) -> None:
+    given = ServerSettings(data=settings.data, model="x", threads=2, limits=Limits(queue=3))
+    assert ServerSettings.from_json(given.to_json()) == given
