@@ -26,6 +26,7 @@ UPLOAD_FIELDS = ("image", "video", "mask", "reference")
 
 FILE_ID = r"(?:file-|video_)[0-9a-f]{32}"
 _TEXTS = ("prompt", "negative", "size")  # free text that is never a path
+_NOT_OFFERED = ("prompt_embeds", "original_prompt")  # a file of its own kind, and what only a finished video says
 _MOST_FPS = 1000
 _LEAST_FPS = 0.1
 _KEYFRAME = rf"{FILE_ID}@-?\d{{1,6}}(?::\d*\.?\d{{1,6}})?"
@@ -155,7 +156,7 @@ def require_within(request: GenerationRequest, defaults: Sampling, limits: Limit
         ("frames", padded.frames, limits.video_frames),
         ("pixels in all", padded.frames * padded.width * padded.height, limits.video_pixels),
         ("steps", steps, limits.steps),
-        ("characters in the prompt", max(len(request.prompt), len(request.negative)), limits.prompt_characters),
+        ("characters in the prompt", max(len(request.prompt), len(request.negative or "")), limits.prompt_characters),
     ):
         if value > most:
             raise RequestError(f"{value} {name} are too many: this server takes at most {most}.")

@@ -26,12 +26,13 @@ def test_every_field_of_the_request_is_known_to_be_a_file_a_text_or_neither() ->
     """A new field that takes text must be classified: it could be a path."""
     hints = get_type_hints(GenerationRequest)
     text = {field.name for field in fields(GenerationRequest) if {str, Path} & set(schema._leaves(hints[field.name]))}
-    assert text == {*UPLOAD_FIELDS, *schema._TEXTS, "keyframes"}
+    assert text == {*UPLOAD_FIELDS, *schema._TEXTS, *schema._NOT_OFFERED, "keyframes"}
+    assert not {field.name for field in schema.generation_fields()} & set(schema._NOT_OFFERED)
 
 
 def test_the_api_has_every_field_of_the_request_with_its_words() -> None:
     described = VideoRequest.model_json_schema()["properties"]
-    for field in fields(GenerationRequest):
+    for field in schema.generation_fields():
         assert described[field.name]["description"].endswith(".")
     assert "What the video shows" in described["prompt"]["description"]
 
