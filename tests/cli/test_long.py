@@ -9,8 +9,7 @@ import pytest
 from PIL import Image
 
 from openltx import GenerationRequest
-from openltx.cli import model_flags
-from openltx.cli import main
+from openltx.cli import main, model_flags
 from openltx.media.io import read_metadata, read_video
 from openltx.pipelines.long import LongVideo
 
