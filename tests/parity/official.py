@@ -106,7 +106,24 @@ class Pair:
     def their_latents(self, **wishes: Any) -> torch.Tensor:
         """What the official pipeline gives; frames (b 3 F H W) in [0, 1] with ``output_type="pt"``."""
         torch.manual_seed(SEED)
-        settings: dict[str, Any] = {
+        return self.theirs(**self.their_arguments(**wishes))[0]
+
+    def their_arguments(self, **wishes: Any) -> dict[str, Any]:
+        """The arguments of the official pipeline for ``a_request``."""
+        return {
+            "height": HEIGHT,
+            "width": WIDTH,
+            "num_frames": FRAMES,
+            "frame_rate": FPS,
+            "generator": torch.Generator().manual_seed(SEED),
+            "prompt_embeds": self.words.states[PROMPT][None],
+            "prompt_attention_mask": self.words.masks[PROMPT][None].float(),
+            "negative_prompt": None,
+            "negative_prompt_embeds": self.words.states[NEGATIVE][None],
+            "negative_prompt_attention_mask": self.words.masks[NEGATIVE][None].float(),
+            "is_video": True,
+            "vae_per_channel_normalize": True,
+            "return_dict": False,
             "num_inference_steps": STEPS,
             "guidance_scale": 3.0,
             "stg_scale": 0.0,
@@ -114,22 +131,6 @@ class Pair:
             "output_type": "latent",
             **wishes,
         }
-        return self.theirs(
-            height=HEIGHT,
-            width=WIDTH,
-            num_frames=FRAMES,
-            frame_rate=FPS,
-            generator=torch.Generator().manual_seed(SEED),
-            prompt_embeds=self.words.states[PROMPT][None],
-            prompt_attention_mask=self.words.masks[PROMPT][None].float(),
-            negative_prompt=None,
-            negative_prompt_embeds=self.words.states[NEGATIVE][None],
-            negative_prompt_attention_mask=self.words.masks[NEGATIVE][None].float(),
-            is_video=True,
-            vae_per_channel_normalize=True,
-            return_dict=False,
-            **settings,
-        )[0]
 
 
 def a_request(**wishes: Any) -> GenerationRequest:
