@@ -1,8 +1,10 @@
 """``openltx serve``: the server and its keys."""
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from cyclopts import App, Parameter
 
@@ -102,8 +104,8 @@ def add(name: str, *, priority: int = 0, data: Annotated[Path | None, Parameter(
     data
         The server's folder, as with `openltx serve --data`.
     """
-    _, secret = _keys(data).add(name, priority)
-    print(secret)
+    with _keys(data) as keys:
+        print(keys.add(name, priority)[1])
 
 
 @keys_app.command(name="list")
@@ -115,9 +117,10 @@ def list_command(*, data: Path | None = None) -> None:
     data
         The server's folder, as with `openltx serve --data`.
     """
-    for key in _keys(data).all():
-        made = time.strftime("%Y-%m-%d", time.localtime(key.created_at))
-        print(f"{key.name}  {key.hint}...  priority {key.priority}, made {made}")
+    with _keys(data) as keys:
+        for key in keys.all():
+            made = time.strftime("%Y-%m-%d", time.localtime(key.created_at))
+            print(f"{key.name}  {key.hint}...  priority {key.priority}, made {made}")
 
 
 @keys_app.command
@@ -131,10 +134,13 @@ def remove(name: str, *, data: Path | None = None) -> None:
     data
         The server's folder, as with `openltx serve --data`.
     """
-    _keys(data).remove(name)
+    with _keys(data) as keys:
+        keys.remove(name)
 
 
-def _keys(data: Path | None):
+@contextmanager
+def _keys(data: Path | None) -> Iterator[Any]:
+    """The keys of a server's folder, which is made if it is new."""
     from openltx.serve.files import Files
     from openltx.serve.settings import ServerSettings, data_folder
     from openltx.serve.store.database import Database
@@ -143,5 +149,8 @@ def _keys(data: Path | None):
     settings = ServerSettings(data=(data or data_folder()).absolute())
     Files(settings.data).prepare()
     database = Database(settings.database_url)
-    database.migrate()
-    return Keys(database)
+    try:
+        database.migrate()
+        yield Keys(database)
+    finally:
+        database.close()

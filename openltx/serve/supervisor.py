@@ -106,7 +106,7 @@ class Supervisor:
         if code == _UNMENDABLE and worker is not None:
             self._give_up(ServeError(worker.message))
         self._workers.remove(self._worker_id)
-        self._process = None
+        self._hang_up()
         return time.monotonic() - self._since
 
     def _is_hung(self) -> bool:
@@ -126,6 +126,15 @@ class Supervisor:
         self._jobs.release(self._worker_id, "the server was stopped", crashed=False)
         self._workers.remove(self._worker_id)
         happened("worker.stopped", worker=self._worker_id)
+        self._hang_up()
+
+    def _hang_up(self) -> None:
+        """Close the pipe to a worker that has gone."""
+        assert self._process is not None
+        assert self._process.stdin is not None
+        with suppress(BrokenPipeError):
+            self._process.stdin.close()
+        self._process = None
 
     def _say(self, line: str) -> None:
         assert self._process is not None
