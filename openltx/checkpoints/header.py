@@ -20,12 +20,13 @@ from openltx.errors import CheckpointError
 
 @dataclass(frozen=True, kw_only=True)
 class StoredTensor:
-    """A tensor in a file: where it is, and its ``dtype`` in safetensors' spelling (BF16, F32, F8_E4M3, ...)."""
+    """A tensor in a file, from the byte ``start`` on; ``dtype`` in safetensors' spelling (BF16, F32, F8_E4M3, ...)."""
 
     file: Path
     name: str
     dtype: str
     shape: tuple[int, ...]
+    start: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,10 +44,17 @@ def read_header(path: Path) -> Header:
         raise CheckpointError(_missing(path))
     try:
         entries, rest = _parse(path)
+        begin = path.stat().st_size - rest
         metadata = entries.pop("__metadata__", None) or {}
         end = max((entry["data_offsets"][1] for entry in entries.values()), default=0)
         tensors = {
-            name: StoredTensor(file=path, name=name, dtype=entry["dtype"], shape=tuple(entry["shape"]))
+            name: StoredTensor(
+                file=path,
+                name=name,
+                dtype=entry["dtype"],
+                shape=tuple(entry["shape"]),
+                start=begin + entry["data_offsets"][0],
+            )
             for name, entry in entries.items()
         }
     except (AttributeError, KeyError, TypeError, IndexError) as error:

@@ -8,7 +8,8 @@ diffusers folder goes through the same check. Raises ``CheckpointError``.
 import difflib
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,9 +19,10 @@ from torch import nn
 
 from openltx.checkpoints import diffusers, single_file
 from openltx.checkpoints.config import is_causal_release, schedule_from_official
-from openltx.checkpoints.fingerprint import file_sha256
-from openltx.checkpoints.header import Header, StoredTensor, read_header, read_tensors
+from openltx.checkpoints.fingerprint import known_sha256
+from openltx.checkpoints.header import Header, StoredTensor, read_header
 from openltx.checkpoints.text import load_text_encoder
+from openltx.checkpoints.weights import DTYPES, Weights, fill
 from openltx.errors import CheckpointError
 from openltx.flow.schedule import Schedule
 from openltx.models.bundle import LTXModel
@@ -30,14 +32,19 @@ from openltx.models.vae.autoencoder import VAEConfig, VideoAutoencoder
 
 Device = torch.device | str | None
 Network = TypeVar("Network", bound=nn.Module)
+Fill = Callable[[nn.Module, Weights], None]
+"""Gives a module on the meta device its tensors, or arranges that it gets them later."""
 
 BUNDLED = ("playroom",)
 
 
-def load_bundle(name: str | Path, dtype: torch.dtype | None = None, device: Device = None) -> LTXModel:
+def load_bundle(
+    name: str | Path, dtype: torch.dtype | None = None, device: Device = None, fill: Fill = fill
+) -> LTXModel:
     """A whole model by name ("playroom"), or from a single file or diffusers folder of that path.
 
-    ``dtype`` None keeps the weights as they are stored. The text encoder stays in float32.
+    ``dtype`` None keeps the weights as they are stored. The text encoder stays in float32. ``fill`` is called with the
+    transformer and with the VAE.
     """
     path = _locate(name)
     transformer_config, transformer_tensors = _transformer_source(path)
@@ -45,13 +52,44 @@ def load_bundle(name: str | Path, dtype: torch.dtype | None = None, device: Devi
     _require_matching(path, transformer_config, vae_config)
     header = None if path.is_dir() else read_header(path)
     return LTXModel(
-        name=str(name) if name in BUNDLED else path.stem,
-        transformer=_build(VideoTransformer, transformer_config, path, transformer_tensors, dtype, device),
-        vae=_build(VideoAutoencoder, vae_config, path, vae_tensors, dtype, device),
+        name=_name(name, path),
+        transformer=_build(VideoTransformer, transformer_config, path, transformer_tensors, dtype, device, fill),
+        vae=_build(VideoAutoencoder, vae_config, path, vae_tensors, dtype, device, fill),
         text=_text_encoder(header, transformer_config, device),
         schedule=_schedule(path, header, vae_config),
         sampling=_sampling(header),
         fingerprint=_fingerprint(stored.file for stored in (*transformer_tensors.values(), *vae_tensors.values())),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Description:
+    """What is known of a model before its weights are read.
+
+    stored   the type of the transformer's large matrices in the file; None if it is not known or not torch's
+    """
+
+    name: str
+    transformer: TransformerConfig
+    vae: VAEConfig
+    schedule: Schedule
+    sampling: dict[str, Any]
+    stored: torch.dtype | None
+
+
+def describe(name: str | Path) -> Description:
+    """A model by name or path, from its headers alone."""
+    path = _locate(name)
+    transformer_config, tensors = _transformer_source(path)
+    vae_config, _ = _vae_source(path)
+    header = None if path.is_dir() else read_header(path)
+    return Description(
+        name=_name(name, path),
+        transformer=transformer_config,
+        vae=vae_config,
+        schedule=_schedule(path, header, vae_config),
+        sampling=_sampling(header),
+        stored=DTYPES.get(large.dtype) if (large := tensors.get("transformer_blocks.0.ff.net.2.weight")) else None,
     )
 
 
@@ -84,6 +122,7 @@ def _build(
     stored: Mapping[str, StoredTensor],
     dtype: torch.dtype | None,
     device: Device,
+    fill: Fill = fill,
 ) -> Network:
     """The module of ``config`` with exactly the ``stored`` tensors, in evaluation mode."""
     with torch.device("meta"):
@@ -94,9 +133,7 @@ def _build(
             f"{path} stores weights in 8-bit floats, in which nothing can be computed here. Say what to convert them "
             "to, for example dtype=torch.bfloat16."
         )
-    module.load_state_dict(read_tensors(stored, dtype, device), strict=True, assign=True)
-    left = [name for name, tensor in (*module.named_parameters(), *module.named_buffers()) if tensor.is_meta]
-    assert not left, f"tensors outside the state dict stayed on meta: {left}"
+    fill(module, Weights(stored=stored, dtype=dtype, device=device))
     return module.eval()
 
 
@@ -191,5 +228,9 @@ def _sampling(header: Header | None) -> dict[str, Any]:
 
 def _fingerprint(files: Iterable[Path]) -> str:
     """Sixteen digits for the weights of one file or of several."""
-    hashes = [file_sha256(path) for path in sorted(set(files))]
+    hashes = [known_sha256(path) for path in sorted(set(files))]
     return (hashes[0] if len(hashes) == 1 else hashlib.sha256(" ".join(hashes).encode()).hexdigest())[:16]
+
+
+def _name(asked: str | Path, path: Path) -> str:
+    return str(asked) if asked in BUNDLED else path.stem

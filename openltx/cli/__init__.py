@@ -33,6 +33,7 @@ _learn = Group("Train and measure", sort_key=2)
 
 COMMANDS = {
     "generate": ("generate:generate", _use, "Make a video from a prompt, or from a picture and a prompt."),
+    "plan": ("plan:plan_command", _use, "Show what a request would take: operations, memory, time."),
     "demo": ("demo:demo", _use, "Make the two demonstration videos with the bundled model."),
     "inspect": ("inspect:inspect", _use, "Show the request inside a video, or what a weight file holds."),
     "data": ("data:data_app", _learn, "Render worlds or cut videos to learn from, and look at data sets."),

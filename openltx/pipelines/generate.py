@@ -12,7 +12,7 @@ with "renoise" it goes to 0 and the decoder is given a little fresh noise, as th
 import functools
 import inspect
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Concatenate, ParamSpec
@@ -36,16 +36,16 @@ from openltx.media.transforms import crop_to, to_frames
 from openltx.models.bundle import LTXModel
 from openltx.models.transformer import Context
 from openltx.models.vae.streaming import decode_stream
+from openltx.models.vae.tiling import Tile, decode_tiles
 from openltx.noise import derived_generator, randn
+from openltx.pipelines.canvas import on_disk
+from openltx.pipelines.fitting import fitted
 from openltx.pipelines.given import given_items, start_latents
+from openltx.pipelines.plan import ONE_BATCH_TOKENS, WHOLE_DECODE_TOKENS
 from openltx.pipelines.request import GenerationRequest, Sampling, as_tuples
 from openltx.pipelines.velocity import Prompts, guided_velocity, in_one_batch
 
 P = ParamSpec("P")
-
-# up to here prompt and negative prompt go through the transformer together: fewer, larger calls
-ONE_BATCH_TOKENS = 1024
-WHOLE_DECODE_TOKENS = 1024  # up to here (about 121 frames of 256x256) a video is decoded in one pass
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,13 +64,7 @@ class Video:
 
         Several frames as .png become ``name-0001.png`` and so on. Raises ``MediaError``; then no file is left behind.
         """
-        metadata = {
-            "request": self.request.to_json(),
-            "model": self.model,
-            "fingerprint": self.fingerprint,
-            "openltx": openltx.__version__,
-            "seconds_taken": f"{self.seconds_taken:.2f}",
-        }
+        metadata = embedded(self.request, self.model, self.fingerprint, self.seconds_taken)
         return write_video(path, self.frames, self.fps, metadata)
 
     def contact_sheet(self, path: Path | str) -> None:
@@ -140,7 +134,7 @@ class Generator:
     @torch.inference_mode()
     def prepare(self, request: GenerationRequest) -> Prepared:
         """Encode the prompt and the picture, and draw the noise."""
-        request = self.resolve(request)
+        request = fitted(self.model, self.resolve(request), self.device)
         settings = request.settings(Sampling())
         noise = torch.Generator().manual_seed(request.seed or 0)
         grid = settings.shape.padded().latent()
@@ -171,7 +165,14 @@ class Generator:
     def sample(self, prepared: Prepared) -> Iterator[Step]:
         """The solver's steps; the last one's state is z_0, or z_t1 for ``last_step="decoder"``."""
         settings, state = prepared.settings, prepared.state
-        velocity = guided_velocity(self.model.transformer, prepared.prompts, state, prepared.curve, settings.stg_mode)
+        velocity = guided_velocity(
+            self.model.transformer,
+            prepared.prompts,
+            state,
+            prepared.curve,
+            settings.stg_mode,
+            settings.cache_threshold,
+        )
         fresh = derived_generator(prepared.request.seed or 0, "steps")
 
         def noise(like: Tensor) -> Tensor:
@@ -201,7 +202,10 @@ class Generator:
         else:
             tokens, noise_scale = state.targets, settings.decode_noise_scale
         latents = unpatchify(tokens, prepared.grid).to(next(vae.parameters()).dtype)
-        if prepared.grid.num_tokens <= WHOLE_DECODE_TOKENS:
+        if prepared.request.tile:
+            tile = Tile(prepared.request.tile)
+            pieces = decode_tiles(vae, latents, t, noise_scale, settings.tone_map, noise, tile=tile, canvas=on_disk)
+        elif prepared.grid.num_tokens <= WHOLE_DECODE_TOKENS:
             pieces = iter([vae.decode(latents, t, noise_scale, settings.tone_map, noise)])
         else:
             pieces = decode_stream(vae, latents, t, noise_scale, settings.tone_map, noise)
@@ -252,7 +256,7 @@ class Generator:
     def _encode(self, pixels: Float[Tensor, "1 3 F H W"]) -> Float[Tensor, "1 c f h w"]:
         """Normalised latents (the posterior's mean), in float32."""
         weight = next(self.model.vae.parameters())
-        return self.model.vae.encode(pixels.to(weight.device, weight.dtype)).float()
+        return self.model.vae.encode(pixels.to(self.device, weight.dtype)).float()
 
 
 def _takes_fields_of(
@@ -280,6 +284,17 @@ def generate(model: LTXModel, request: GenerationRequest) -> Video:
     Example: ``generate(model, "a red ball bounces on a checkered floor", seed=7).save("ball.mp4")``.
     """
     return Generator(model)(request)
+
+
+def embedded(request: GenerationRequest, model: str, fingerprint: str, seconds_taken: float) -> Mapping[str, str]:
+    """What a file says of itself: ``request`` is the resolved one."""
+    return {
+        "request": request.to_json(),
+        "model": model,
+        "fingerprint": fingerprint,
+        "openltx": openltx.__version__,
+        "seconds_taken": f"{seconds_taken:.2f}",
+    }
 
 
 def curve_of(settings: Sampling) -> GuidanceCurve:

@@ -1,4 +1,4 @@
-"""Where a model lives: the device and the number format are chosen here, once, and never inside a pipeline."""
+"""Where a model lives: device, number format and residency are chosen here, once, and never inside a pipeline."""
 
 from pathlib import Path
 from typing import Literal
@@ -6,20 +6,30 @@ from typing import Literal
 import torch
 
 from openltx.cache import cache_folder
-from openltx.checkpoints.load import load_bundle
+from openltx.checkpoints.load import describe, load_bundle
 from openltx.errors import RequestError
 from openltx.kernels.library import computes_in_bfloat16
 from openltx.kernels.volume import lay_out_kernels
 from openltx.models.bundle import LTXModel
 from openltx.models.int8 import quantize
 from openltx.models.transformer import VideoTransformer
+from openltx.pipelines.fitting import require_room
+from openltx.pipelines.machines import available_memory
+from openltx.pipelines.plan import Placement, Residency
+from openltx.pipelines.request import GenerationRequest
+from openltx.pipelines.turns import load_in_turns
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
 Precision = Literal["auto", "float32", "bfloat16", "int8"]
 
 
 def load(
-    name: str | Path = "playroom", *, device: Device = "auto", precision: Precision = "auto", compile: bool = False
+    name: str | Path = "playroom",
+    *,
+    device: Device = "auto",
+    precision: Precision = "auto",
+    residency: Residency = "resident",
+    compile: bool = False,
 ) -> LTXModel:
     """A model by name (the bundled "playroom") or by the path of its weight file, ready on ``device``.
 
@@ -27,6 +37,9 @@ def load(
     precision   "auto" takes bfloat16 where the hardware computes in it (CUDA; processors with AVX-512 BF16, of which a
                 C compiler must be there to make use), else float32. "int8" quantises the transformer's blocks
                 (``models.int8``; CPU only), the rest as with "auto"; the result is kept in the cache
+    residency   "resident" keeps all of it; "offloaded" has text encoder, transformer, the VAE's encoder and its decoder
+                in memory one at a time; "streamed" moreover reads the transformer's blocks from the file one after the
+                other, in every step. The numbers are the same (``pipelines.turns``)
     compile     let ``torch.compile`` fuse each block, in place: the first step of a new size waits for it;
                 torch keeps the result in its own cache. For accelerators; on a CPU it would replace the kernels of
                 ``openltx.kernels``, and is refused
@@ -40,7 +53,14 @@ def load(
         raise RequestError(
             "Compiling is for accelerators: on the CPU it would replace the built-in kernels. Leave it out."
         )
-    dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16}.get(precision) or fast_dtype(place)
+    dtype = dtype_of(precision, place)
+    if residency != "resident":
+        if compile or precision == "int8":
+            asked = "compile" if compile else 'precision="int8"'
+            raise RequestError(
+                f'{asked} changes weights that stay in memory: it goes with residency="resident", not "{residency}".'
+            )
+        return load_in_turns(name, dtype, place, streamed=residency == "streamed")
     model = load_bundle(name, dtype=dtype, device=place)
     if precision == "int8":
         quantize(model.transformer, cache_folder() / "int8" / f"{model.name}-{model.fingerprint}.safetensors")
@@ -54,6 +74,24 @@ def compile_blocks(transformer: VideoTransformer, backend: str = "inductor") -> 
     """Compile each block in place, as one graph; names in the state dict stay as they are."""
     for block in transformer.transformer_blocks:
         block.compile(fullgraph=True, backend=backend)
+
+
+def require_room_for(
+    name: str | Path, request: GenerationRequest, *, device: Device, precision: Precision, residency: Residency
+) -> None:
+    """Raise ``RequestError`` if a request does not fit into this machine's memory; its message says what would."""
+    place = choose_device(device)
+    require_room(describe(name), request, placement_of(precision, place), residency, available_memory(place))
+
+
+def placement_of(precision: Precision, place: torch.device) -> Placement:
+    """What a plan needs to know of a precision on a device."""
+    return Placement(dtype=dtype_of(precision, place), is_cpu=place.type == "cpu", int8=precision == "int8")
+
+
+def dtype_of(precision: Precision, place: torch.device) -> torch.dtype:
+    """The type of the weights ("int8" concerns the transformer's blocks only)."""
+    return {"float32": torch.float32, "bfloat16": torch.bfloat16}.get(precision) or fast_dtype(place)
 
 
 def fast_dtype(place: torch.device) -> torch.dtype:

@@ -71,7 +71,7 @@ def test_an_interrupted_generation_leaves_no_file(tiny_checkpoint: Path, monkeyp
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Generator, "decode", interrupt)
+    monkeypatch.setattr(Generator, "decode_stream", interrupt)
     assert main(["generate", "a ball", "-o", "ball.mp4", "--model", str(tiny_checkpoint)]) == 130
     assert list(Path().iterdir()) == []
 
