@@ -28,8 +28,8 @@ def plan_command(
     """Show operations, memory and time of a request without computing it.
 
     Takes the same flags as `openltx generate`. Memory is the process's own, without pages of the mapped weight file.
-    Times are estimates: on this CPU from a matrix product measured for a second, elsewhere from the maker's peak rate in
-    bfloat16, of which 40% are assumed to be reached (70% of the measured rate here), and weights that are read at 2 GB/s.
+    Times are estimates: on this CPU from a matrix product measured for a second, elsewhere from the maker's peak rate
+    in bfloat16. 70% and 40% of these are assumed to be reached, and weights to be read at 2 GB/s.
 
     Parameters
     ----------
@@ -76,7 +76,7 @@ def _on(machine: Machine, plans: dict[str, Plan]) -> tuple[str, str, str, str]:
     return machine.name, "does not fit", _gib(streamed.peak), f"has {_gib(machine.memory)}"
 
 
-def _gib(size: float) -> str:
+def _gib(size: int) -> str:
     return f"{size / 2**30:.2f} GiB"
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 
 class FirstBlockCache:
-    """Of one kind of pass (one prompt, weakened or not) of one video. ``left_out`` counts the steps that it shortened."""
+    """Of one kind of pass (one prompt, weakened or not) of one video. ``left_out`` counts the steps it shortened."""
 
     def __init__(self, threshold: float) -> None:
         self.threshold = threshold

@@ -116,5 +116,5 @@ def _shorter(model: Description, request: GenerationRequest) -> list[GenerationR
     return [replace(request, frames=(frames - 1) // 2**halvings // 8 * 8 + 1) for halvings in (1, 2, 3, 4)]
 
 
-def _gib(size: float) -> str:
+def _gib(size: int) -> str:
     return f"{size / 2**30:.1f} GiB"
