@@ -90,8 +90,8 @@ class VideoWriter:
         flags = {"movflags": "use_metadata_tags+faststart"}  # own tags are kept; the index comes first, for the web
         self._container = av.open(str(self._temporary), "w", format="mp4", options=flags)
         if self._metadata is not None:
-            late = callable(self._metadata)
-            self._embedded = pack(self._metadata()) + " " * _SPARE if late else pack(self._metadata)
+            metadata = self._metadata
+            self._embedded = pack(metadata()) + " " * _SPARE if callable(metadata) else pack(metadata)
             self._container.metadata.update({KEY: self._embedded, "comment": self._embedded})
         # x264's macroblock tree reads memory that nobody wrote (seen with AVX-512): the same frames, another file
         coding = {"crf": str(self._crf), "x264-params": "mbtree=0"}

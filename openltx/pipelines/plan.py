@@ -28,7 +28,7 @@ ONE_BATCH_TOKENS = 1024
 WHOLE_DECODE_TOKENS = 1024
 """Up to here (about 121 frames of 256x256) a video is decoded in one pass."""
 
-PROCESS = 500 * 2**20
+PROCESS = 250 * 2**20
 """What a process has before anything is loaded: the interpreter, torch and its libraries."""
 _WIDE_CAPTION = 4096  # of T5-XXL, which gives 256 tokens
 _T5_PARAMETERS = 4_762_310_656
