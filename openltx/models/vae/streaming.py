@@ -17,6 +17,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from openltx.kernels.memory import trim
 from openltx.kernels.volume import depth_to_space, norm_activate, space_to_depth, to_fast_layout
 from openltx.models.vae.autoencoder import (
     Decoder,
@@ -65,10 +66,11 @@ def decode_pieces(
 ) -> Iterator[Float[Tensor, "b 3 F H W"]]:
     """The decoder on what ``VideoAutoencoder.decoder_input`` gave, in pieces."""
     vae.ready(vae.decoder)
-    pieces = _decoder(vae.decoder, iter(z.split(chunk, 2)), level, noise)
+    pieces = _decoder(vae.decoder, map(_after_trim, z.split(chunk, 2)), level, noise)
     for piece in pieces:
         yield unpatchify_pixels(piece, vae.config.patch_size)
         vae.ready(vae.decoder)  # who asked for frames may have used other networks since
+        trim()
 
 
 def noise_maps(like: Float[Tensor, "b c f h w"], generator: Generators) -> NoiseMaps:
@@ -216,3 +218,9 @@ class _Delay:
         taken, left = self._held[:, :, :frames], self._held[:, :, frames:]
         self._held = left.clone(memory_format=torch.preserve_format) if left.shape[2] else None
         return taken
+
+
+def _after_trim(x: Tensor) -> Tensor:
+    """x, once what the chunk before has left behind is given back: it comes in many sizes, and would pile up."""
+    trim()
+    return x
