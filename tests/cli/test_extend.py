@@ -7,8 +7,7 @@ import pytest
 from PIL import Image
 
 from openltx import GenerationRequest
-from openltx.cli import generate as generate_command
-from openltx.cli import main
+from openltx.cli import main, model_flags
 from openltx.media.io import read_metadata, read_video, write_video
 
 

@@ -9,8 +9,7 @@ import pytest
 from PIL import Image
 
 from openltx import GenerationRequest
-from openltx.cli import generate as generate_command
-from openltx.cli import main
+from openltx.cli import main, model_flags
 from openltx.media.io import read_metadata, read_video
 from openltx.pipelines.long import LongVideo
 
@@ -91,6 +90,6 @@ def test_what_makes_no_sense_is_refused_before_a_model_is_loaded(
     words: list[str],
     message: str,
 ) -> None:
-    monkeypatch.setattr(generate_command, "open_generator", None)
+    monkeypatch.setattr(model_flags, "load", None)
     assert main(["generate", "a ball", "--model", str(tiny_checkpoint), *words]) == 2
     assert message in capsys.readouterr().err
