@@ -197,6 +197,7 @@ class TwoPassGenerator:
         if latents is None:
             latents = self.first_latents(plan, tell)
         prepared = self.prepare_second(plan, latents)
+        plan = replace(plan, request=replace(plan.request, tile=prepared.request.tile))
         state = prepared.state
         for step in self.second.sample(prepared):
             state = step.state

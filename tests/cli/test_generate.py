@@ -135,7 +135,8 @@ def test_what_does_not_fit_is_refused_before_anything_is_loaded(
 ) -> None:
     monkeypatch.setattr(residency, "available_memory", lambda _: 400 * 2**20)
     monkeypatch.setattr(residency, "load_bundle", lambda *_, **__: pytest.fail("it was loaded"))
-    line = ["generate", "a ball", "--model", str(tiny_checkpoint), "--size", "2048x2048", "--frames", "257"]
-    assert main(line) == 2
-    assert "0.4 GiB are free. What would fit: --size" in capsys.readouterr().err
+    line = ["generate", "a ball", "--model", str(tiny_checkpoint), "--size", "2048x2048", "--frames"]
+    for frames in (["257"], ["2049", "--window", "257", "--overlap", "17"]):
+        assert main([*line, *frames]) == 2
+        assert "0.4 GiB are free. What would fit: --size" in capsys.readouterr().err
     assert list(Path().iterdir()) == []

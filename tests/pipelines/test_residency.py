@@ -264,8 +264,8 @@ def test_weights_that_are_not_finite_are_named_when_they_are_read(
 def test_windows_take_turns_with_the_decoder_of_the_frames_before(tiny_checkpoint: Path, where: str) -> None:
     request, windows = GenerationRequest(PROMPT, seed=1, frames=41, steps=2), Windows(window=17, overlap=9)
     frames = []
-    for residency in ("resident", where):
-        model = openltx.load(tiny_checkpoint, device="cpu", precision="float32", residency=residency)
+    for one in ("resident", where):
+        model = openltx.load(tiny_checkpoint, device="cpu", precision="float32", residency=one)
         video = LongVideo(model, windows)
         frames.append(np.concatenate(list(video.stream(video.plan(request)))))
     assert frames[0].shape == (41, 32, 64, 3)
@@ -276,8 +276,8 @@ def test_windows_take_turns_with_the_decoder_of_the_frames_before(tiny_checkpoin
 def test_two_passes_take_turns_too(tiny_checkpoint: Path, upscaler_files: dict[str, Path], where: str) -> None:
     passes = TwoPass(first={"steps": 2}, second={"times": (0.9, 0.5)})
     frames = []
-    for residency in ("resident", where):
-        model = openltx.load(tiny_checkpoint, device="cpu", precision="float32", residency=residency)
+    for one in ("resident", where):
+        model = openltx.load(tiny_checkpoint, device="cpu", precision="float32", residency=one)
         make = TwoPassGenerator(model, openltx.load_upscaler(upscaler_files["space"], model.vae), passes)
         frames.append(make(GenerationRequest(PROMPT, seed=1, size="96x96")).frames)
     assert np.array_equal(*frames)
