@@ -8,7 +8,8 @@ diffusers folder goes through the same check. Raises ``CheckpointError``.
 import difflib
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,12 +20,13 @@ from torch import nn
 from openltx.checkpoints import diffusers, single_file
 from openltx.checkpoints.completeness import described_module
 from openltx.checkpoints.config import allowed_times, is_causal_release, schedule_from_official
-from openltx.checkpoints.fingerprint import file_sha256
-from openltx.checkpoints.header import Header, StoredTensor, naming, read_header, read_tensors
+from openltx.checkpoints.fingerprint import known_sha256
+from openltx.checkpoints.header import Header, StoredTensor, naming, read_header
 from openltx.checkpoints.releases import RELEASES, Release
 from openltx.checkpoints.text import load_text_encoder
 from openltx.checkpoints.upsampler import upsampler_source
-from openltx.checkpoints.values import require_finite, require_formats
+from openltx.checkpoints.values import require_formats
+from openltx.checkpoints.weights import DTYPES, Weights, fill
 from openltx.checkpoints.zoo import find_release, names_a_path, release_of, require_local
 from openltx.errors import CheckpointError
 from openltx.flow.schedule import Schedule
@@ -36,17 +38,24 @@ from openltx.models.vae.autoencoder import VAEConfig, VideoAutoencoder
 
 Device = torch.device | str | None
 Network = TypeVar("Network", bound=nn.Module)
+Fill = Callable[[nn.Module, Weights], None]
+"""Gives a module on the meta device its tensors, or arranges that it gets them later."""
 
 BUNDLED = ("playroom",)
 
 
 def load_bundle(
-    name: str | Path, dtype: torch.dtype | None = None, device: Device = None, recipe: str | None = None
+    name: str | Path,
+    dtype: torch.dtype | None = None,
+    device: Device = None,
+    recipe: str | None = None,
+    fill: Fill = fill,
 ) -> LTXModel:
     """A whole model by name ("playroom", or a release that was pulled), or from the path of a single file or folder.
 
     ``dtype`` None keeps the weights as they are stored. The text encoder stays in float32. A released file is sampled
-    as its release, which its name tells; ``recipe`` names a release for a file of another name.
+    as its release, which its name tells; ``recipe`` names a release for a file of another name. ``fill`` is called with
+    the transformer and with the VAE.
     """
     path = _locate(name)
     transformer_config, transformer_tensors = _transformer_source(path)
@@ -60,8 +69,8 @@ def load_bundle(
         times = allowed_times({} if header is None else single_file.header_config(header))
     return LTXModel(
         name=_shown_name(name, path),
-        transformer=_filled(transformer, path, transformer_tensors, dtype, device),
-        vae=_filled(vae, path, vae_tensors, dtype, device),
+        transformer=_filled(transformer, path, transformer_tensors, dtype, device, fill),
+        vae=_filled(vae, path, vae_tensors, dtype, device, fill),
         text=_text_encoder(header, transformer_config, device),
         schedule=schedule,
         allowed_times=times,
@@ -70,10 +79,40 @@ def load_bundle(
     )
 
 
-def stated_sampling(name: str | Path, recipe: str | None = None) -> dict[str, Any]:
-    """The default sampling settings of a model, from its name and its file's header alone; arguments as above."""
+@dataclass(frozen=True, kw_only=True)
+class Description:
+    """What is known of a model before its weights are read.
+
+    stored   the type of the transformer's large matrices in the file; None if it is not known or not torch's
+    """
+
+    name: str
+    transformer: TransformerConfig
+    vae: VAEConfig
+    schedule: Schedule
+    sampling: dict[str, Any]
+    stored: torch.dtype | None
+
+
+def describe(name: str | Path, recipe: str | None = None) -> Description:
+    """A model from its headers alone, checked as ``load_bundle`` checks them; arguments as there."""
     path = _locate(name)
-    return _stated(diffusers.kept_header(path) if path.is_dir() else read_header(path), name, recipe)
+    transformer_config, tensors = _transformer_source(path)
+    vae_config, vae_tensors = _vae_source(path)
+    _require_matching(path, transformer_config, vae_config)
+    described_module(VideoTransformer, transformer_config, path, tensors)
+    described_module(VideoAutoencoder, vae_config, path, vae_tensors)
+    header = diffusers.kept_header(path) if path.is_dir() else read_header(path)
+    with naming(path):
+        schedule, sampling = schedule_of(path, header, vae_config), _stated(header, name, recipe)
+    return Description(
+        name=_shown_name(name, path),
+        transformer=transformer_config,
+        vae=vae_config,
+        schedule=schedule,
+        sampling=sampling,
+        stored=DTYPES.get(large.dtype) if (large := tensors.get("transformer_blocks.0.ff.net.2.weight")) else None,
+    )
 
 
 def load_transformer(name: str | Path, dtype: torch.dtype | None = None, device: Device = None) -> VideoTransformer:
@@ -122,14 +161,11 @@ def _filled(
     stored: Mapping[str, StoredTensor],
     dtype: torch.dtype | None,
     device: Device,
+    fill: Fill = fill,
 ) -> Network:
     """A module that is on the meta device, with the ``stored`` tensors, in evaluation mode."""
     require_formats(path, stored, dtype)
-    tensors = read_tensors(stored, dtype, device)
-    require_finite(stored, tensors)
-    module.load_state_dict(tensors, strict=True, assign=True)
-    left = [name for name, tensor in (*module.named_parameters(), *module.named_buffers()) if tensor.is_meta]
-    assert not left, f"tensors outside the state dict stayed on meta: {left}"
+    fill(module, Weights(stored=stored, dtype=dtype, device=device))
     return module.eval()
 
 
@@ -217,5 +253,5 @@ def _sampling(header: Header | None, release: Release | None) -> dict[str, Any]:
 
 def _fingerprint(files: Iterable[Path]) -> str:
     """Sixteen digits for the weights of one file or of several."""
-    hashes = [file_sha256(path) for path in sorted(set(files))]
+    hashes = [known_sha256(path) for path in sorted(set(files))]
     return (hashes[0] if len(hashes) == 1 else hashlib.sha256(" ".join(hashes).encode()).hexdigest())[:16]

@@ -37,6 +37,7 @@ _learn = Group("Train and measure", sort_key=2)
 COMMANDS = {
     "generate": ("generate:generate", _use, "Make a video from a prompt, or from a picture and a prompt."),
     "upscale": ("upscale:upscale", _use, "Make a video larger, or smoother in time, by an upscaler alone."),
+    "plan": ("plan:plan_command", _use, "Show what a request would take: operations, memory, time."),
     "demo": ("demo:demo", _use, "Make the two demonstration videos with the bundled model."),
     "embed": ("embed:embed", _use, "Encode a prompt into a file, so that making videos of it needs no text encoder."),
     "models": ("models:models", _use, "List the released models, and which of them are here."),

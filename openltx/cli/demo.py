@@ -6,7 +6,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from openltx.cli.output import make, open_generator, save, save_contact_sheet, say
+from openltx.cli.output import make, open_generator, say
 from openltx.pipelines.request import GenerationRequest
 from openltx.pipelines.residency import Device
 
@@ -44,6 +44,4 @@ def demo(
         }
         for name, request in requests.items():
             say(f'{name} to video: "{request.prompt}"')
-            video = make(generator, request)
-            save(video, output / f"{name}.mp4")
-            save_contact_sheet(video, output / f"{name}.png")
+            make(generator, request, output / f"{name}.mp4", output / f"{name}.png")

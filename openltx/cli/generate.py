@@ -7,7 +7,7 @@ from cyclopts import Parameter
 
 from openltx.cli.long import generate_in_windows, require_long_output
 from openltx.cli.model_flags import ModelFlags
-from openltx.cli.output import free_name, make, require_place_for, save, save_contact_sheet
+from openltx.cli.output import make, require_place_for
 from openltx.cli.two_pass import UpscalerFlags
 from openltx.pipelines.enhance import open_enhancer, with_enhanced_prompt
 from openltx.pipelines.generate import Generator
@@ -54,8 +54,5 @@ def generate(
     if windows is not None:
         assert isinstance(generator, Generator), "windows and two passes were refused together"
         return generate_in_windows(generator, request, windows, output, contact_sheet)
-    video = make(generator, request)
-    save(video, output or free_name(video.request))
-    if contact_sheet is not None:
-        save_contact_sheet(video, contact_sheet)
+    make(generator, request, output, contact_sheet)
     return 0

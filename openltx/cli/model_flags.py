@@ -1,21 +1,22 @@
 """The flags that say which model makes a video, and how it is loaded."""
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
 from rich.console import Console
 
-from openltx.checkpoints.load import stated_sampling
+from openltx.checkpoints.load import describe
 from openltx.cli.two_pass import UpscalerFlags
 from openltx.errors import RequestError
 from openltx.pipelines.check import check_request
 from openltx.pipelines.generate import Generator
 from openltx.pipelines.loras import LoRAMode
+from openltx.pipelines.plan import Residency
 from openltx.pipelines.request import GenerationRequest
-from openltx.pipelines.residency import Device, Precision, load
+from openltx.pipelines.residency import Device, Precision, load, require_room_for
 from openltx.pipelines.two_pass import TwoPass, TwoPassGenerator
 from openltx.pipelines.windows import Windows
 from openltx.recipes.generate import Recipe, recipe, recipe_of
@@ -39,16 +40,20 @@ class ModelFlags:
     """LoRA files, FILE or FILE:STRENGTH, as many as you like. Strength 1 is as trained, below 0 leads away from it."""
     lora_mode: LoRAMode = "auto"
     """merged: add LoRAs to the weights; applied: compute them beside the weights, which costs time and rounds no
-    weight; auto: applied with int8, else merged."""
+    weight; auto: applied with int8 and with weights that are not resident, else merged."""
     text_encoder: Path | None = None
     """The folder or file of a T5 v1.1 encoder (.safetensors or .gguf), for models that come without one."""
     tokenizer: Path | None = None
     """Its tokenizer.json or spiece.model, if that is not beside it."""
     device: Device = "auto"
-    """Where to compute; auto takes CUDA, else MPS, else the CPU."""
+    """Where to compute; auto takes CUDA, else MPS, else the CPU. Known limits: float16 overflows in these networks and
+    is never used; mps needs a torch whose 3D convolutions are right there (2.5 had wrong ones)."""
     precision: Precision = "auto"
     """Number format; auto takes bfloat16 where the hardware computes in it, else float32. int8 is for CPUs: half the
     memory of bfloat16 in the transformer's blocks."""
+    residency: Residency = "resident"
+    """What is in memory: the whole model (resident); text encoder, transformer and VAE in turn (offloaded); of the
+    transformer, one block after the other (streamed). The same video; less memory, and more reading from the disk."""
     compile: Annotated[bool, Parameter(negative=())] = False
     """Let torch.compile fuse the transformer's blocks (accelerators only): the first step waits for it."""
 
@@ -79,8 +84,13 @@ class Choice:
         """Raise now for what can be known before anything is loaded. Two passes have their own check."""
         if self.plan is not None:
             return
-        sampling = stated_sampling(self.name, self.flags.recipe) if self.official is None else self.official.sampling
-        check_request(sampling, request, self.windows)
+        model = describe(self.name, self.flags.recipe)
+        if self.official is not None:
+            official = self.official
+            model = replace(model, sampling=dict(official.sampling), schedule=official.schedule or model.schedule)
+        request = check_request(model.sampling, request, self.windows)
+        flags = self.flags
+        require_room_for(model, request, device=flags.device, precision=flags.precision, residency=flags.residency)
 
     def open(self) -> Generator | TwoPassGenerator:
         """The ``Generator`` (or ``TwoPassGenerator``), loaded, saying so meanwhile."""
@@ -90,6 +100,7 @@ class Choice:
                 self.name,
                 device=flags.device,
                 precision=flags.precision,
+                residency=flags.residency,
                 compile=flags.compile,
                 recipe=flags.recipe,
                 loras=flags.lora,
@@ -103,4 +114,6 @@ class Choice:
             model = self.official.apply(model)
         if self.plan is None:
             return Generator(model)
-        return (self.upscaling or UpscalerFlags()).open(model, *self.plan, flags.device, flags.precision)
+        return (self.upscaling or UpscalerFlags()).open(
+            model, *self.plan, device=flags.device, precision=flags.precision, residency=flags.residency
+        )

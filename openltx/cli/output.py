@@ -2,19 +2,28 @@
 
 import os
 import re
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from openltx.errors import MediaError
 from openltx.flow.solvers import Step
+from openltx.media.contact_sheet import contact_sheet, evenly_spaced
+from openltx.media.gradual import write_gradually
 from openltx.media.writers import require_writable
-from openltx.pipelines.generate import Generator, Video
-from openltx.pipelines.request import GenerationRequest
+from openltx.models.bundle import LTXModel
+from openltx.pipelines.generate import Generator, embedded
+from openltx.pipelines.request import GenerationRequest, Sampling
 from openltx.pipelines.residency import Device, Precision, load
 from openltx.pipelines.two_pass import TwoPassGenerator
+
+SHEET_COLUMNS = 8
 
 
 def require_place_for(path: Path) -> None:
@@ -30,35 +39,87 @@ def open_generator(model: str, device: Device, precision: Precision = "auto", **
         return Generator(load(model, device=device, precision=precision, **how))
 
 
-def make(generator: Generator | TwoPassGenerator, request: GenerationRequest) -> Video:
-    """Make one video under a progress bar, one tick a denoising step."""
+def make(
+    generator: Generator | TwoPassGenerator, request: GenerationRequest, path: Path | None, sheet: Path | None = None
+) -> None:
+    """Make one video and write its frames as they come, under a progress bar; then say where it is and what it is.
+
+    ``path`` None is a name from prompt and seed. ``sheet`` gets some of the frames side by side.
+    """
+    started = time.perf_counter()
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("Reading the prompt", total=None)
 
         def show(step: Step) -> None:
-            done = step.index + 1
-            description = "Denoising" if done < step.total else "Decoding"
-            bar.update(task, description=description, completed=done, total=step.total)
+            bar.update(task, description="Denoising", completed=step.index + 1, total=step.total)
 
-        return generator(request, progress=show)
+        sampled = _sample(generator, request, show)
+        settings, model = sampled.request.settings(Sampling()), sampled.model
+        path = path or free_name(sampled.request)
+        chosen = _Chosen(evenly_spaced(settings.frames, SHEET_COLUMNS) if sheet else [])
+        bar.update(task, description="Decoding", completed=0, total=settings.frames)
 
+        def pieces() -> Iterator[np.ndarray]:
+            for frames in sampled.frames:
+                chosen.see(frames)
+                bar.advance(task, len(frames))
+                yield frames
 
-def save(video: Video, path: Path) -> None:
-    """Write the video and say where it is, what it is, its seed and how long it took."""
-    files = video.save(path)
+        def metadata() -> dict[str, str]:
+            seconds = time.perf_counter() - started
+            return dict(embedded(sampled.request, model.name, model.fingerprint, seconds, model.loras, sampled.details))
+
+        files = write_gradually(path, pieces(), settings.fps, metadata)
     place = str(path) if len(files) == 1 else f"{files[0]} to {files[-1].name}"
-    frames, height, width, _ = video.frames.shape
     say(
-        f"{place}  {frames} frames, {width}x{height}, {video.fps:g} fps, seed {video.request.seed}, "
-        f"{video.seconds_taken:.1f} s"
+        f"{place}  {settings.frames} frames, {settings.width}x{settings.height}, {settings.fps:g} fps, "
+        f"seed {sampled.request.seed}, {time.perf_counter() - started:.1f} s"
     )
+    if sheet is not None:
+        contact_sheet([(sampled.request.prompt, np.stack(chosen.frames))], columns=SHEET_COLUMNS).save(sheet)
+        say(f"{sheet}  contact sheet")
 
 
-def save_contact_sheet(video: Video, path: Path) -> None:
-    """Write some frames side by side, and say where."""
-    video.contact_sheet(path)
-    say(f"{path}  contact sheet")
+@dataclass(frozen=True, kw_only=True)
+class _Sampled:
+    """A video that is sampled, and whose frames are decoded as they are asked for."""
+
+    request: GenerationRequest
+    model: LTXModel
+    frames: Iterator[np.ndarray]
+    details: Mapping[str, str] = field(default_factory=dict)
+
+
+def _sample(
+    generator: Generator | TwoPassGenerator, request: GenerationRequest, show: Callable[[Step], None]
+) -> _Sampled:
+    """One pass or both; ``show`` is called after each step."""
+    if isinstance(generator, TwoPassGenerator):
+        plan, prepared, state = generator.sampled(request, show)
+        frames = generator.decode_stream(plan, prepared, state)
+        return _Sampled(
+            request=plan.request, model=generator.first.model, frames=frames, details=generator.details(plan)
+        )
+    prepared = generator.prepare(request)
+    state = prepared.state
+    for step in generator.sample(prepared):
+        state = step.state
+        show(step)
+    frames = generator.decode_stream(prepared, state)
+    return _Sampled(request=prepared.request, model=generator.model, frames=frames)
+
+
+class _Chosen:
+    """Keeps the frames of some numbers from all that pass."""
+
+    def __init__(self, numbers: list[int]) -> None:
+        self._numbers, self._seen = set(numbers), 0
+        self.frames: list[np.ndarray] = []
+
+    def see(self, frames: np.ndarray) -> None:
+        self.frames += [frame for number, frame in enumerate(frames, self._seen) if number in self._numbers]
+        self._seen += len(frames)
 
 
 def say(line: str) -> None:

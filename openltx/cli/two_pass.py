@@ -11,6 +11,7 @@ from rich.console import Console
 from openltx.checkpoints.zoo import find_release, names_a_path, require_local
 from openltx.errors import RequestError
 from openltx.models.bundle import LTXModel
+from openltx.pipelines.plan import Residency
 from openltx.pipelines.residency import Device, Precision, load
 from openltx.pipelines.two_pass import TwoPass, TwoPassGenerator, settings_from_json
 from openltx.pipelines.upscale import load_upscaler
@@ -55,14 +56,21 @@ class UpscalerFlags:
         return None
 
     def open(
-        self, model: LTXModel, upscaler_file: Path, passes: TwoPass, device: Device, precision: Precision
+        self,
+        model: LTXModel,
+        upscaler_file: Path,
+        passes: TwoPass,
+        *,
+        device: Device,
+        precision: Precision,
+        residency: Residency = "resident",
     ) -> TwoPassGenerator:
         """Load upscaler and second model, saying so meanwhile."""
         with Console(stderr=True).status(f"Loading {upscaler_file} ..."):
             upscaler = load_upscaler(upscaler_file, model.vae)
             second = None
             if self.second_model is not None:
-                second = load(self.second_model, device=device, precision=precision)
+                second = load(self.second_model, device=device, precision=precision, residency=residency)
         return TwoPassGenerator(model, upscaler, passes, second_model=second)
 
 

@@ -1,6 +1,7 @@
 """One writer for each format. All write to a hidden file beside the target and rename it once it is whole."""
 
-from collections.abc import Iterator, Mapping
+import mmap
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from fractions import Fraction
 from pathlib import Path
@@ -18,6 +19,7 @@ from openltx.media.metadata import EXIF_DESCRIPTION, KEY, pack
 SUFFIXES = (".mp4", ".gif", ".webp", ".png")
 DEFAULT_CRF = 18
 _PALETTE_FRAMES = 16  # a GIF's one palette is made from this many frames, so that colours do not flicker
+_SPARE = 32  # characters by which metadata may grow between the first frame and the last
 
 
 def require_writable(path: Path) -> str:
@@ -43,12 +45,20 @@ class VideoWriter:
     """An MP4 file written as frames arrive: ``with VideoWriter(path, fps) as writer: writer.write(frames)``.
 
     The file appears when the block ends well; after an error or an interrupt nothing is left behind.
+    ``metadata`` may be a function, whose answer at the end is what counts (it may be a few characters longer then).
     """
 
-    def __init__(self, path: str | Path, fps: float, metadata: Mapping[str, str] | None = None, crf: int = DEFAULT_CRF):
+    def __init__(
+        self,
+        path: str | Path,
+        fps: float,
+        metadata: Mapping[str, str] | Callable[[], Mapping[str, str]] | None = None,
+        crf: int = DEFAULT_CRF,
+    ) -> None:
         self._path = Path(path)
         self._fps = Fraction(fps).limit_denominator(1001)
         self._metadata = metadata
+        self._embedded = ""
         self._crf = crf
         self._container: Any = None
         self._stream: Any = None
@@ -85,7 +95,9 @@ class VideoWriter:
         flags = {"movflags": "use_metadata_tags+faststart"}  # own tags are kept; the index comes first, for the web
         self._container = av.open(str(self._temporary), "w", format="mp4", options=flags)
         if self._metadata is not None:
-            self._container.metadata.update({KEY: pack(self._metadata), "comment": pack(self._metadata)})
+            metadata = self._metadata
+            self._embedded = pack(metadata()) + " " * _SPARE if callable(metadata) else pack(metadata)
+            self._container.metadata.update({KEY: self._embedded, "comment": self._embedded})
         # x264's macroblock tree reads memory that nobody wrote (seen with AVX-512): the same frames, another file
         coding = {"crf": str(self._crf), "x264-params": "mbtree=0"}
         self._stream = self._container.add_stream("libx264", rate=self._fps, options=coding)
@@ -105,6 +117,8 @@ class VideoWriter:
             raise MediaError(f"Cannot write {self._path}: there are no frames.")
         self._container.mux(self._stream.encode(None))
         self._container.close()
+        if callable(self._metadata):
+            _exchange(self._temporary, self._embedded, pack(self._metadata()))
 
 
 def write_gif(path: Path, frames: UInt8[np.ndarray, "F H W 3"], fps: float, metadata: Mapping[str, str] | None) -> None:
@@ -181,3 +195,13 @@ def _replacing(path: Path) -> Iterator[Path]:
         raise MediaError(f"Cannot write {path}: {error.strerror or error}.") from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _exchange(path: Path, old: str, new: str) -> None:
+    """Put ``new``, filled up with spaces, wherever a file has the text ``old``."""
+    assert len(new) <= len(old), "metadata grew by more than was kept free for it"
+    with path.open("r+b") as file, mmap.mmap(file.fileno(), 0) as data:
+        place = data.find(old.encode())
+        while place >= 0:
+            data[place : place + len(old)] = new.ljust(len(old)).encode()
+            place = data.find(old.encode(), place + len(old))

@@ -95,7 +95,7 @@ def merge(transformer: VideoTransformer, loras: Weighted) -> Undo:
     """
     touched = _touched(transformer, loras)
     linears = {name: layer for name, (layer, _) in touched.items() if _is_mergeable(layer)}
-    if len(linears) < len(touched):
+    if len(linears) < len(touched) or transformer.block_source is not None:
         raise RequestError(
             "A LoRA cannot be merged into weights of eight bits, nor into weights that are not in memory. Merge it "
             'before they are quantised, or apply it (lora_mode="applied").'
@@ -145,7 +145,8 @@ def apply(transformer: VideoTransformer, loras: Weighted) -> Undo:
 
 def is_mergeable(transformer: VideoTransformer) -> bool:
     """Whether ``merge`` can change its weights: not those of eight bits, nor those that are not in memory."""
-    return all(map(_is_mergeable, _linear_layers(transformer).values()))
+    stays = transformer.block_source is None  # whoever gives the blocks reads them from the file anew
+    return stays and all(map(_is_mergeable, _linear_layers(transformer).values()))
 
 
 def linear_shapes(transformer: VideoTransformer) -> dict[str, tuple[int, ...]]:

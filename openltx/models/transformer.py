@@ -14,6 +14,7 @@ Times are in [0, 1] with t = 1 noise (``flow.path``). Sampling calls ``prepare``
 """
 
 import math
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal, cast
 
@@ -27,6 +28,7 @@ from torch.utils.checkpoint import checkpoint
 from openltx.kernels.attention import attention
 from openltx.kernels.fused import Rows, gated_add, norm_modulate, norm_rotate, per_token
 from openltx.kernels.linear import Linear
+from openltx.models.step_cache import FirstBlockCache
 from openltx.models.timestep import TimestepEmbedder
 
 RopeSpacing = Literal["exponential", "inverse"]
@@ -108,12 +110,17 @@ class Context:
 
 
 class VideoTransformer(nn.Module):
-    """Predicts the velocity of latent tokens. Set ``checkpoint_blocks`` to trade time for memory in training."""
+    """Predicts the velocity of latent tokens. Set ``checkpoint_blocks`` to trade time for memory in training.
+
+    ``block_source``, if set, gives the blocks in order, with the weights that begin with one of the names it is called
+    with (none: all of them); a block has them while it is the current one. So they need not all lie in memory.
+    """
 
     def __init__(self, config: TransformerConfig):
         super().__init__()
         self.config = config
         self.checkpoint_blocks = False
+        self.block_source: Callable[[tuple[str, ...]], Iterator[Block]] | None = None
         self.patchify_proj = nn.Linear(config.in_channels, config.width)
         self.adaln_single = AdaLNSingle(config.width)
         self.caption_projection = CaptionProjection(config.caption_channels, config.width)
@@ -150,7 +157,8 @@ class VideoTransformer(nn.Module):
         shared = positions.stride(0) == 0
         rotation = rope_table(positions[:1] if shared else positions, self.config)
         text = self.caption_projection(text.to(self.dtype))  # b l d
-        keys, values = zip(*(block.attn2.keys_values(text) for block in self._blocks), strict=True)
+        blocks = self._blocks("attn2.to_k.", "attn2.to_v.", "attn2.k_norm.")
+        keys, values = zip(*(block.attn2.keys_values(text) for block in blocks), strict=True)
         bias = None
         if not bool(text_mask.all()):
             bias = (~text_mask).to(keys[0].dtype) * MASKED_LOGIT  # b l
@@ -163,26 +171,36 @@ class VideoTransformer(nn.Module):
         t_index: Int[Tensor, "b n"] | None,
         context: Context,
         skip: Skip | None = None,
+        cache: FirstBlockCache | None = None,
     ) -> Float[Tensor, "b n out"]:
         """The velocity of ``tokens``, given the k times that occur in each sample and which of them each token has.
 
         Without ``t_index``, k is 1 (a time per sample) or n (a time per token). See ``distinct_times``. ``skip``
-        weakens the network for guidance.
+        weakens the network for guidance; ``cache`` may leave out all blocks but the first.
         """
         modulation, embedded = self.adaln_single(t.float() * self.config.timestep_scale)  # b k 6 d, b k d
         modulation = modulation.float()
         rows = None if t_index is None else t_index + t.shape[1] * torch.arange(t.shape[0], device=t.device)[:, None]
         h = self.patchify_proj(tokens.to(self.dtype))  # b n d
-        for number, block in enumerate(self._blocks):
+        first: tuple[Tensor, Tensor] | None = None  # what the first block was given, and what it gave
+        for number, block in enumerate(self._blocks()):
             left_out = None if skip is None else skip.mode_of(number)
             if left_out == "transformer_block":
                 continue
             key, value = context.keys[number], context.values[number]
             arguments = (h, modulation, rows, context.rotation, key, value, context.text_bias, left_out)
+            given = h
             if self.checkpoint_blocks and torch.is_grad_enabled():
-                h = checkpoint(block, *arguments, use_reentrant=False, preserve_rng_state=False)
+                h = cast("Tensor", checkpoint(block, *arguments, use_reentrant=False, preserve_rng_state=False))
             else:
                 h = block(*arguments)
+            if number == 0 and cache is not None:
+                first = given, h
+                if (rest := cache.rest(h - given)) is not None:
+                    h, first = h + rest, None
+                    break
+        if cache is not None and first is not None:
+            cache.keep(first[1] - first[0], h - first[1])
         shift, scale = (per_token(x, rows) for x in (self.scale_shift_table + embedded[:, :, None]).unbind(2))
         h = F.layer_norm(h, (self.config.width,), eps=self.config.norm_eps) * (1 + scale) + shift
         return self.proj_out(h).to(tokens.dtype)  # b n out
@@ -192,9 +210,10 @@ class VideoTransformer(nn.Module):
         """The dtype of the weights; tokens and text are cast to it, the velocity comes back in the tokens' dtype."""
         return self.patchify_proj.weight.dtype
 
-    @property
-    def _blocks(self) -> list["Block"]:
-        return cast("list[Block]", list(self.transformer_blocks))
+    def _blocks(self, *parts: str) -> Iterable["Block"]:
+        if self.block_source is not None:
+            return self.block_source(parts)
+        return cast("Iterable[Block]", self.transformer_blocks)
 
 
 class Block(nn.Module):

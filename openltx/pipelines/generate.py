@@ -39,18 +39,18 @@ from openltx.models.lora import UsedLoRA
 from openltx.models.text import PromptStates, TextContext, join
 from openltx.models.transformer import Context
 from openltx.models.vae.streaming import decode_stream
+from openltx.models.vae.tiling import Tile, decode_tiles
 from openltx.noise import randn
+from openltx.pipelines.canvas import on_disk
 from openltx.pipelines.draws import Draws, as_tokens, seeded_draws
+from openltx.pipelines.fitting import fitted
 from openltx.pipelines.given import check_given, given_items, start_latents
+from openltx.pipelines.plan import ONE_BATCH_TOKENS, WHOLE_DECODE_TOKENS
 from openltx.pipelines.request import GenerationRequest, Sampling, as_tuples
 from openltx.pipelines.texts import given_states, token_states
 from openltx.pipelines.velocity import Prompts, guided_velocity, in_one_batch
 
 P = ParamSpec("P")
-
-# up to here prompt and negative prompt go through the transformer together: fewer, larger calls
-ONE_BATCH_TOKENS = 1024
-WHOLE_DECODE_TOKENS = 1024  # up to here (about 121 frames of 256x256) a video is decoded in one pass
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,16 +74,7 @@ class Video:
 
         Several frames as .png become ``name-0001.png`` and so on. Raises ``MediaError``; then no file is left behind.
         """
-        metadata = {
-            "request": self.request.to_json(),
-            "model": self.model,
-            "fingerprint": self.fingerprint,
-            "openltx": openltx.__version__,
-            "seconds_taken": f"{self.seconds_taken:.2f}",
-            **self.details,
-        }
-        if self.loras:
-            metadata["loras"] = json.dumps([asdict(lora) for lora in self.loras])
+        metadata = embedded(self.request, self.model, self.fingerprint, self.seconds_taken, self.loras, self.details)
         return write_video(path, self.frames, self.fps, metadata)
 
     def contact_sheet(self, path: Path | str) -> None:
@@ -186,7 +177,8 @@ class Generator:
                      request's: that of the finished video where its frames are resized in the end
         """
         request, embeddings = given_states(request, embeddings)
-        request = self.resolve(request, has_latents=latents is not None)
+        has_latents = latents is not None
+        request = fitted(self.model, self.resolve(request, has_latents=has_latents), self.device, has_latents)
         settings = request.settings(Sampling())
         check_given(request, settings)
         grid = settings.shape.padded().latent()
@@ -220,7 +212,14 @@ class Generator:
     def sample(self, prepared: Prepared) -> Iterator[Step]:
         """The solver's steps; the last one's state is z_0, or z_t1 for ``last_step="decoder"``."""
         settings, state = prepared.settings, prepared.state
-        velocity = guided_velocity(self.model.transformer, prepared.prompts, state, prepared.curve, settings.stg_mode)
+        velocity = guided_velocity(
+            self.model.transformer,
+            prepared.prompts,
+            state,
+            prepared.curve,
+            settings.stg_mode,
+            settings.cache_threshold,
+        )
         renew, picture_noise = prepared.draws.of_steps()
         return euler(
             velocity,
@@ -256,7 +255,10 @@ class Generator:
             if t is not None:
                 tokens, noise_scale = prepared.draws.mixed(tokens, noise_scale, noise)
         latents = unpatchify(tokens, prepared.grid).to(next(vae.parameters()).dtype)
-        if prepared.grid.num_tokens <= WHOLE_DECODE_TOKENS:
+        if prepared.request.tile:
+            tile = Tile(prepared.request.tile)
+            pieces = decode_tiles(vae, latents, t, noise_scale, settings.tone_map, noise, tile=tile, canvas=on_disk)
+        elif prepared.grid.num_tokens <= WHOLE_DECODE_TOKENS:
             pieces = iter([vae.decode(latents, t, noise_scale, settings.tone_map, noise)])
         else:
             pieces = decode_stream(vae, latents, t, noise_scale, settings.tone_map, noise)
@@ -304,7 +306,7 @@ class Generator:
         """Normalised latents in float32 of pixels, stretched to a size before: the mean, or a generator's sample."""
         weight = next(self.model.vae.parameters())
         pixels = pixels if size is None else resize(pixels, size.height, size.width)
-        return self.model.vae.encode(pixels.to(weight.device, weight.dtype), generator).float()
+        return self.model.vae.encode(pixels.to(self.device, weight.dtype), generator).float()
 
 
 def _takes_fields_of(
@@ -332,6 +334,26 @@ def generate(model: LTXModel, request: GenerationRequest) -> Video:
     Example: ``generate(model, "a red ball bounces on a checkered floor", seed=7).save("ball.mp4")``.
     """
     return Generator(model)(request)
+
+
+def embedded(
+    request: GenerationRequest,
+    model: str,
+    fingerprint: str,
+    seconds_taken: float,
+    loras: Sequence[UsedLoRA] = (),
+    details: Mapping[str, str] | None = None,
+) -> Mapping[str, str]:
+    """What a file says of itself: ``request`` is the resolved one."""
+    return {
+        "request": request.to_json(),
+        "model": model,
+        "fingerprint": fingerprint,
+        "openltx": openltx.__version__,
+        "seconds_taken": f"{seconds_taken:.2f}",
+        **(details or {}),
+        **({"loras": json.dumps([asdict(lora) for lora in loras])} if loras else {}),
+    }
 
 
 def curve_of(settings: Sampling) -> GuidanceCurve:

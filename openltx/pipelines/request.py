@@ -83,6 +83,8 @@ class GenerationRequest:
     """Fresh noise after every step, as some distilled models want it."""
     image_noise: float | None = None
     """Noise on given pictures while the video forms, so that they do not hold it still (0.15 is usual, 0 is off)."""
+    cache_threshold: float | None = None
+    """Leave out all blocks but the first in steps where that one changes by less than this part; 0 is off."""
     tone_map: float | None = None
     """Pull in large latents before decoding, 0 (off) to 1."""
     seed: int | None = None
@@ -91,6 +93,8 @@ class GenerationRequest:
     """The order in which the seed's numbers are drawn: openltx's own, or the official code's on a CPU."""
     fit: Fit = "exact"
     """A size off the grid is refused (exact), or made larger and cropped back (pad)."""
+    tile: int | None = None
+    """Decode in tiles of so many pixels, faded where they overlap; 0 never does. Left out: only if memory needs it."""
     last_step: LastStep | None = None
     """Who denoises last: the VAE's decoder, or the transformer with a little fresh noise for the decoder."""
     decode_timestep: float | None = None
@@ -214,6 +218,7 @@ class Sampling:
     stochastic: bool = False
     image_noise: float = 0.0
     image_crf: int = 0
+    cache_threshold: float = 0.0
     tone_map: float = 0.0
     last_step: LastStep = "renoise"
     decode_timestep: float = 0.05
@@ -257,6 +262,8 @@ _RANGES = {
     "image_crf": (lambda v: 0 <= v <= 51, "from 0 (off) to 51"),
     "image_noise": (lambda v: 0 <= v < math.inf, "at least 0"),
     "tone_map": (lambda v: 0 <= v <= 1, "from 0 to 1"),
+    "tile": (lambda v: v == 0 or (v >= 128 and v % 32 == 0), "a multiple of 32 from 128 on, or 0"),
+    "cache_threshold": (lambda v: 0 <= v < math.inf, "at least 0 (0 is off)"),
     "seed": (lambda v: 0 <= v < 2**63, "from 0 to 2^63 - 1"),
     "decode_timestep": (lambda v: 0 <= v <= 1, "from 0 to 1"),
     "decode_noise_scale": (lambda v: 0 <= v <= 1, "from 0 to 1"),

@@ -128,8 +128,8 @@ class TwoPassGenerator:
 
     ``TwoPassGenerator(model, upscaler)(request)`` gives a ``Video``. ``second_model`` makes the second pass, if it is
     another: a distilled model after a dev one, for example. It shares the first one's VAE and, where it can, its text
-    encoder. ``first`` and ``second`` are the generators of the passes; ``plan``, ``first_latents``, ``prepare_second``
-    and ``decode_stream`` are the parts of the whole.
+    encoder. ``first`` and ``second`` are the generators of the passes; ``plan``, ``first_latents``, ``prepare_second``,
+    ``sampled`` and ``decode_stream`` are the parts of the whole.
 
     Raises ``RequestError`` for models whose latents are not of one kind.
     """
@@ -164,6 +164,27 @@ class TwoPassGenerator:
         before any work is done.
         """
         started = time.perf_counter()
+        plan, prepared, state = self.sampled(request, progress, latents=latents)
+        frames = np.concatenate(list(self.decode_stream(plan, prepared, state)))
+        return Video(
+            frames=frames,
+            fps=prepared.settings.fps,
+            request=plan.request,
+            model=self.first.model.name,
+            fingerprint=self.first.model.fingerprint,
+            seconds_taken=time.perf_counter() - started,
+            loras=self.first.model.loras,
+            details=self.details(plan),
+        )
+
+    def sampled(
+        self,
+        request: GenerationRequest,
+        progress: Callable[[Step], None] | None = None,
+        *,
+        latents: Float[Tensor, "1 c f h w"] | None = None,
+    ) -> tuple[Plan, Prepared, TokenState]:
+        """Both passes, up to what ``decode_stream`` makes frames of; arguments as in a call."""
         plan = self.plan(request, latents)
         self._read_prompts(plan)
         before = 0 if plan.first is None else self.first.num_steps(plan.first)
@@ -176,20 +197,12 @@ class TwoPassGenerator:
         if latents is None:
             latents = self.first_latents(plan, tell)
         prepared = self.prepare_second(plan, latents)
+        plan = replace(plan, request=replace(plan.request, tile=prepared.request.tile))
         state = prepared.state
         for step in self.second.sample(prepared):
             state = step.state
             tell(step, before)
-        frames = np.concatenate(list(self.decode_stream(plan, prepared, state)))
-        return Video(
-            frames=frames,
-            fps=prepared.settings.fps,
-            request=plan.request,
-            model=self.first.model.name,
-            fingerprint=self.first.model.fingerprint,
-            seconds_taken=time.perf_counter() - started,
-            details=self._details(plan),
-        )
+        return plan, prepared, state
 
     def plan(self, request: GenerationRequest, latents: Float[Tensor, "1 c f h w"] | None = None) -> Plan:
         """Both passes' requests and sizes; raises ``RequestError`` if they cannot be served.
@@ -307,7 +320,7 @@ class TwoPassGenerator:
                     texts.append((request.negative or "").strip())
                 generator.model.text.encode(texts)
 
-    def _details(self, plan: Plan) -> dict[str, str]:
+    def details(self, plan: Plan) -> dict[str, str]:
         """What a file says beside the request: with both models and these settings it is made again."""
         second = self.second.model
         return {

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from openltx.flow.guidance import GuidanceCurve, guide
 from openltx.flow.path import TokenState
+from openltx.models.step_cache import FirstBlockCache
 from openltx.models.transformer import Context, Skip, SkipMode, VideoTransformer, distinct_times
 
 
@@ -26,13 +27,20 @@ def in_one_batch(both: Context) -> Prompts:
 
 
 def guided_velocity(
-    transformer: VideoTransformer, prompts: Prompts, state: TokenState, curve: GuidanceCurve, skip_mode: SkipMode
+    transformer: VideoTransformer,
+    prompts: Prompts,
+    state: TokenState,
+    curve: GuidanceCurve,
+    skip_mode: SkipMode,
+    cache_threshold: float = 0.0,
 ) -> Callable[[TokenState, float], Tensor]:
     """The velocity that a solver asks for, at one sample. ``state`` says which tokens are conditioned how much.
 
-    Reads the conditioning back from the device once, here: nothing in the loop waits for it.
+    Reads the conditioning back from the device once, here: nothing in the loop waits for it. With a threshold above 0
+    each kind of pass has a ``FirstBlockCache``.
     """
     levels, index = distinct_times(1 - state.strength)
+    caches: dict[tuple[int, Skip | None], FirstBlockCache] = {}
 
     @torch.inference_mode()
     def velocity(state: TokenState, t: float) -> Tensor:
@@ -41,7 +49,10 @@ def guided_velocity(
         def run(context: Context, skip: Skip | None = None) -> Tensor:
             b = context.batch
             own = None if index is None else index.expand(b, -1)
-            return transformer.step(state.tokens.expand(b, -1, -1), times.expand(b, -1), own, context, skip)
+            cache = None
+            if cache_threshold:
+                cache = caches.setdefault((id(context), skip), FirstBlockCache(cache_threshold))
+            return transformer.step(state.tokens.expand(b, -1, -1), times.expand(b, -1), own, context, skip, cache)
 
         negative = weak = None
         if guidance.needs_negative and prompts.both is not None:

@@ -11,6 +11,7 @@ from openltx.cli import demo as demo_command
 from openltx.cli import main
 from openltx.cli.output import free_name
 from openltx.media.io import read_metadata, read_video
+from openltx.pipelines import residency
 
 
 @pytest.fixture(autouse=True)
@@ -71,7 +72,7 @@ def test_an_interrupted_generation_leaves_no_file(tiny_checkpoint: Path, monkeyp
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Generator, "decode", interrupt)
+    monkeypatch.setattr(Generator, "decode_stream", interrupt)
     assert main(["generate", "a ball", "-o", "ball.mp4", "--model", str(tiny_checkpoint)]) == 130
     assert list(Path().iterdir()) == []
 
@@ -108,3 +109,34 @@ def test_a_file_where_the_demos_folder_should_be_is_named(
     Path("demo").write_text("")
     assert main(["demo", "-o", "demo", "--model", str(tiny_checkpoint)]) == 2
     assert capsys.readouterr().err.strip() == "File exists: demo"
+
+
+def test_where_it_runs_and_how_it_decodes_are_flags(tiny_checkpoint: Path) -> None:
+    flags = [
+        "--residency",
+        "streamed",
+        "--tile",
+        "128",
+        "--cache-threshold",
+        "0.1",
+        "--size",
+        "160x32",
+        "-o",
+        "ball.mp4",
+    ]
+    assert main(["generate", "a ball", "--model", str(tiny_checkpoint), *flags]) == 0
+    request = GenerationRequest.from_json(read_metadata("ball.mp4")["request"])
+    assert (request.tile, request.cache_threshold) == (128, 0.1)
+    assert read_video("ball.mp4")[0].shape == (9, 32, 160, 3)
+
+
+def test_what_does_not_fit_is_refused_before_anything_is_loaded(
+    tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(residency, "available_memory", lambda _: 400 * 2**20)
+    monkeypatch.setattr(residency, "load_bundle", lambda *_, **__: pytest.fail("it was loaded"))
+    line = ["generate", "a ball", "--model", str(tiny_checkpoint), "--size", "2048x2048", "--frames"]
+    for frames in (["257"], ["2049", "--window", "257", "--overlap", "17"]):
+        assert main([*line, *frames]) == 2
+        assert "0.4 GiB are free. What would fit: --size" in capsys.readouterr().err
+    assert list(Path().iterdir()) == []

@@ -64,6 +64,19 @@ def test_generate_makes_two_passes(
     assert json.loads(capsys.readouterr().out)["two_pass"] == said
 
 
+def test_two_passes_with_weights_that_pass_through_memory(tiny_checkpoint: Path, upscaler_files: Files) -> None:
+    model = str(tiny_checkpoint)
+    line = ["generate", "a ball", "--model", model, "--upscaler", str(upscaler_files["space"]), "--size", "96x64"]
+    line += ["--second-model", model, "--seed", "7", "--steps", "4", "--device", "cpu", "--contact-sheet", "sheet.png"]
+    frames = []
+    for residency in ("resident", "streamed"):
+        assert main([*line, "--residency", residency, "-o", f"{residency}.mp4"]) == 0
+        frames.append(read_video(f"{residency}.mp4")[0])
+    assert np.array_equal(*frames)
+    assert {"upscaler", "second_model", "two_pass"} <= read_metadata("streamed.mp4").keys()
+    assert Path("sheet.png").exists()
+
+
 def test_generate_refines_a_video_in_time(tiny_checkpoint: Path, upscaler_files: Files) -> None:
     line = ["generate", "a ball", "--video", "clip.mp4", "--upscaler", str(upscaler_files["time"]), "-o", "ball.mp4"]
     assert main([*line, "--model", str(tiny_checkpoint), "--steps", "4"]) == 0

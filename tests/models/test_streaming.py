@@ -73,7 +73,8 @@ def test_frames_come_before_the_last_latents_are_read() -> None:
             read += 1
             yield piece
 
-    stream = streaming._decoder(vae.decoder, counted(), torch.zeros(1), torch.Generator(), torch.zeros(1, 1))
+    noise = streaming.noise_maps(torch.zeros(1, 16, 1, 1, 1), torch.Generator())
+    stream = streaming._decoder(vae.decoder, counted(), torch.zeros(1), noise)
     first = next(stream)
     assert first.shape[2] <= 8
     assert 15 < read < 30

@@ -10,8 +10,9 @@ files do. Latents outside this module are always normalised with the per-channel
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, TypeVar
 
 import torch
 from einops import rearrange
@@ -40,6 +41,7 @@ BlockKind = Literal[
     "compress_time_res", "compress_space_res", "compress_all_res",
 ]  # fmt: skip
 LogVariance = Literal["uniform", "per_channel", "constant", "none"]
+Network = TypeVar("Network", bound=nn.Module)
 
 
 @dataclass(frozen=True)
@@ -94,11 +96,16 @@ class Posterior(NamedTuple):
 
 
 class VideoAutoencoder(nn.Module):
-    """Encoder, denoising decoder and per-channel latent statistics."""
+    """Encoder, denoising decoder and per-channel latent statistics.
+
+    ``before_use``, if set, is called with the encoder or the decoder before it computes, and sees that its weights are
+    there.
+    """
 
     def __init__(self, config: VAEConfig) -> None:
         super().__init__()
         self.config = config
+        self.before_use: Callable[[nn.Module], None] | None = None
         self.encoder = Encoder(config)
         self.decoder = Decoder(config)
         self.per_channel_statistics = ChannelStatistics(config.latent_channels)
@@ -107,7 +114,7 @@ class VideoAutoencoder(nn.Module):
         self, video: Float[Tensor, "b 3 F H W"], generator: Generators = None
     ) -> Float[Tensor, "b {self.config.latent_channels} f h w"]:
         """Normalised latents of a video in [-1, 1]: the posterior's mean, or a sample if a generator is given."""
-        mean, log_variance = self.encoder(video)
+        mean, log_variance = self.ready(self.encoder)(video)
         if generator is not None:
             mean = mean + (0.5 * log_variance).exp() * randn(
                 mean.shape, generator, device=mean.device, dtype=mean.dtype
@@ -129,7 +136,13 @@ class VideoAutoencoder(nn.Module):
         ``t=None`` is t = 0 without noise. A VAE without timestep conditioning (0.9.0) takes no ``t``.
         """
         z, level = self.decoder_input(latents, t, noise_scale, tone_map, generator)
-        return self.decoder(z, level, generator)
+        return self.ready(self.decoder)(z, level, generator)
+
+    def ready(self, network: Network) -> Network:
+        """The encoder or the decoder, with its weights."""
+        if self.before_use is not None:
+            self.before_use(network)
+        return network
 
     def decoder_input(
         self,

@@ -5,15 +5,20 @@ is a generator that takes chunks of frames and gives chunks of frames, and keeps
 its last two input frames, a residual block the frames that its branch has not caught up with. The chain of generators
 pulls chunks through the whole network, so memory grows with the chunk and not with the video, and the numbers are
 those of the whole pass.
+
+No layer may hold a chunk while it waits for the next one, or every layer's would lie in memory at once: hence ``map``
+instead of loops, and copies of the few frames that are kept instead of views of many.
 """
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from openltx.kernels.memory import trim
 from openltx.kernels.volume import depth_to_space, norm_activate, space_to_depth, to_fast_layout
 from openltx.models.vae.autoencoder import (
     Decoder,
@@ -49,8 +54,25 @@ def decode_stream(
 ) -> Iterator[Float[Tensor, "b 3 F H W"]]:
     """``vae.decode`` in pieces: pixels of consecutive frames, ``chunk`` latent frames at a time."""
     z, level = vae.decoder_input(latents, t, noise_scale, tone_map, generator)
-    for piece in _decoder(vae.decoder, iter(z.split(chunk, 2)), level, generator, latents):
-        yield unpatchify_pixels(piece, vae.config.patch_size)
+    return decode_ready(vae, z, level, noise_maps(latents, generator), chunk=chunk)
+
+
+def decode_ready(
+    vae: VideoAutoencoder,
+    z: Float[Tensor, "b c f h w"],
+    level: Float[Tensor, "b"] | None,
+    noise: NoiseMaps,
+    *,
+    chunk: int = 1,
+) -> Iterator[Float[Tensor, "b 3 F H W"]]:
+    """The decoder on what ``VideoAutoencoder.decoder_input`` gave, in pieces."""
+    yield from _decoded(vae, iter(z.split(chunk, 2)), level, noise)
+
+
+def noise_maps(like: Float[Tensor, "b c f h w"], generator: Generators) -> NoiseMaps:
+    """Draws the decoder's injected noise for a batch of latents."""
+    b, device, dtype = like.shape[0], like.device, like.dtype
+    return lambda height, width: randn((b, 1, 1, height, width), generator, device=device, dtype=dtype)
 
 
 def decode_pieces(
@@ -70,16 +92,17 @@ def decode_pieces(
         return
     inputs = (vae.decoder_input(frame, t, 0.0, tone_map, None) for frame in itertools.chain([first], frames))
     _, level = vae.decoder_input(first, t, 0.0, tone_map, None)
-    for piece in _decoder(vae.decoder, (z for z, _ in inputs), level, generator, first):
-        yield unpatchify_pixels(piece, vae.config.patch_size)
+    yield from _decoded(vae, (z for z, _ in inputs), level, noise_maps(first, generator))
 
 
 def encode_stream(
     vae: VideoAutoencoder, video: Iterable[Float[Tensor, "b 3 F H W"]]
 ) -> Iterator[Float[Tensor, "b c f h w"]]:
     """``vae.encode`` (the posterior's mean) of a video that comes in pieces: the first of 8k + 1 frames, then of 8k."""
+    vae.ready(vae.encoder)
     for piece in _encoder(vae.encoder, iter(video)):
         yield vae.normalise(vae.encoder.posterior(piece).mean)
+        vae.ready(vae.encoder)
 
 
 def split_frames(video: Float[Tensor, "b 3 F H W"], frames: int = 8) -> Iterator[Float[Tensor, "b 3 F2 H W"]]:
@@ -88,23 +111,35 @@ def split_frames(video: Float[Tensor, "b 3 F H W"], frames: int = 8) -> Iterator
     yield from (piece for piece in video[:, :, 1 + frames :].split(frames, 2) if piece.shape[2])
 
 
-def _decoder(decoder: Decoder, chunks: Chunks, t: Tensor | None, generator: Generators, like: Tensor) -> Chunks:
-    def noise(height: int, width: int) -> Tensor:
-        return randn((like.shape[0], 1, 1, height, width), generator, device=like.device, dtype=like.dtype)
+def _decoded(vae: VideoAutoencoder, chunks: Chunks, t: Tensor | None, noise: NoiseMaps) -> Chunks:
+    """The decoder's pixels. Who gives chunks and who takes pixels may use other networks in between."""
 
+    def ready(x: Tensor) -> Tensor:
+        vae.ready(vae.decoder)
+        trim()  # what the chunk before has left behind: it comes in many sizes, and would pile up
+        return x
+
+    vae.ready(vae.decoder)
+    for piece in _decoder(vae.decoder, map(ready, chunks), t, noise):
+        yield unpatchify_pixels(piece, vae.config.patch_size)
+        vae.ready(vae.decoder)
+        trim()
+
+
+def _decoder(decoder: Decoder, chunks: Chunks, t: Tensor | None, noise: NoiseMaps) -> Chunks:
     scaled = None if t is None else t * decoder.timestep_scale_multiplier
     x = _convolution(decoder.conv_in, map(to_fast_layout, chunks))
     for block in decoder.up_blocks:
         x = _layer(block, x, scaled, noise)
     shift, scale = decoder.last_modulation(scaled)
-    return _convolution(decoder.conv_out, (norm_activate(piece, shift, scale) for piece in x))
+    return _convolution(decoder.conv_out, map(partial(norm_activate, shift=shift, scale=scale), x))
 
 
 def _encoder(encoder: Encoder, video: Chunks) -> Chunks:
     x = _convolution(encoder.conv_in, (to_fast_layout(patchify_pixels(v, encoder.config.patch_size)) for v in video))
     for block in encoder.down_blocks:
         x = _layer(block, x, None, None)
-    return _convolution(encoder.conv_out, (norm_activate(piece) for piece in x))
+    return _convolution(encoder.conv_out, map(norm_activate, x))
 
 
 def _layer(block: nn.Module, x: Chunks, t: Tensor | None, noise: NoiseMaps | None) -> Chunks:
@@ -129,16 +164,18 @@ def _layer(block: nn.Module, x: Chunks, t: Tensor | None, noise: NoiseMaps | Non
 
 def _convolution(layer: CausalConv3d, chunks: Chunks) -> Chunks:
     """Every window of three frames once: what the next window needs again is kept."""
-    stride, kept = layer.conv.stride[0], None
+    stride, kept, done = layer.conv.stride[0], None, list[Tensor]()
     for x in chunks:
-        first = x[:, :, :1]
-        kept = (
-            torch.cat([first, first, x] if layer.causal else [first, x], 2) if kept is None else torch.cat([kept, x], 2)
-        )
+        if kept is None:
+            kept = torch.cat([x[:, :, :1]] * (2 if layer.causal else 1) + [x], 2)
+        else:
+            kept = torch.cat([kept, x], 2)
+        del x
         windows = (kept.shape[2] - 3) // stride + 1
         if windows > 0:
-            yield layer.inner(kept[:, :, : (windows - 1) * stride + 3])
-            kept = kept[:, :, windows * stride :]
+            done.append(layer.inner(kept[:, :, : (windows - 1) * stride + 3]))
+            kept = kept[:, :, windows * stride :].clone(memory_format=torch.preserve_format)
+            yield done.pop()
     if kept is not None and not layer.causal:
         yield layer.inner(torch.cat([kept, kept[:, :, -1:]], 2))
 
@@ -146,11 +183,10 @@ def _convolution(layer: CausalConv3d, chunks: Chunks) -> Chunks:
 def _residual(block: ResBlock, chunks: Chunks, embedding: Tensor | None, noise: NoiseMaps | None) -> Chunks:
     (shift1, scale1), (shift2, scale2) = block.modulations(embedding)
     skip = _Delay(block.shortcut)
-    y = _convolution(block.conv1, (norm_activate(x, shift1, scale1) for x in skip.through(chunks)))
+    y = _convolution(block.conv1, map(partial(norm_activate, shift=shift1, scale=scale1), map(skip.hold, chunks)))
     y = _noisy(y, block.per_channel_scale1, noise)
-    y = _convolution(block.conv2, (norm_activate(x, shift2, scale2) for x in y))
-    for x in _noisy(y, block.per_channel_scale2, noise):
-        yield x + skip.take(x.shape[2])
+    y = _convolution(block.conv2, map(partial(norm_activate, shift=shift2, scale=scale2), y))
+    return (x + skip.take(x.shape[2]) for x in _noisy(y, block.per_channel_scale2, noise))
 
 
 def _noisy(chunks: Chunks, scale: Tensor | None, noise: NoiseMaps | None) -> Chunks:
@@ -170,15 +206,22 @@ def _noisy(chunks: Chunks, scale: Tensor | None, noise: NoiseMaps | None) -> Chu
 def _up(block: DepthToSpace, chunks: Chunks) -> Chunks:
     skip = _Delay()
     drop = block.stride[0] - 1  # the clip's first frame
-    for y in _convolution(block.conv, skip.through(chunks)):
-        yield depth_to_space(y, block.stride, skip.take(y.shape[2]) if block.residual else None, drop)
-        drop = 0
+
+    def shuffled(y: Tensor) -> Tensor:
+        nonlocal drop
+        here, drop = drop, 0
+        return depth_to_space(y, block.stride, skip.take(y.shape[2]) if block.residual else None, here)
+
+    return map(shuffled, _convolution(block.conv, map(skip.hold, chunks) if block.residual else chunks))
 
 
 def _down(block: SpaceToDepth, chunks: Chunks) -> Chunks:
     skip = _Delay(block.shortcut)
-    for y in _convolution(block.conv, skip.through(_even(chunks, block.stride[0]))):
-        yield space_to_depth(y, block.stride) + skip.take(y.shape[2] // block.stride[0])
+
+    def shuffled(y: Tensor) -> Tensor:
+        return space_to_depth(y, block.stride) + skip.take(y.shape[2] // block.stride[0])
+
+    return map(shuffled, _convolution(block.conv, map(skip.hold, _even(chunks, block.stride[0]))))
 
 
 def _even(chunks: Chunks, stride: int) -> Chunks:
@@ -196,13 +239,13 @@ class _Delay:
         self._function = function
         self._held: Tensor | None = None
 
-    def through(self, chunks: Chunks) -> Chunks:
-        for x in chunks:
-            y = self._function(x)
-            self._held = y if self._held is None else torch.cat([self._held, y], 2)
-            yield x
+    def hold(self, x: Tensor) -> Tensor:
+        y = self._function(x)
+        self._held = y if self._held is None else torch.cat([self._held, y], 2)
+        return x
 
     def take(self, frames: int) -> Tensor:
         assert self._held is not None
-        taken, self._held = self._held[:, :, :frames], self._held[:, :, frames:]
+        taken, left = self._held[:, :, :frames], self._held[:, :, frames:]
+        self._held = left.clone(memory_format=torch.preserve_format) if left.shape[2] else None
         return taken
