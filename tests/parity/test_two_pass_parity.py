@@ -1,6 +1,6 @@
-"""Two passes with an upsampler between them against the official ``LTXMultiScalePipeline``: see ``test_sampling_parity``.
+"""Two passes with an upsampler between them against the official ``LTXMultiScalePipeline``.
 
-The official code goes on drawing from one generator in the second pass, where openltx draws from a seed derived for it; so
+The official code goes on drawing from one generator in the second pass, where openltx draws from a seed derived for it. So
 the second pass is given the official noise here.
 """
 
@@ -41,7 +41,9 @@ def upsampler_file(official: ModuleType, tmp_path_factory: pytest.TempPathFactor
 
 @pytest.mark.parametrize("times", TIMES.values(), ids=TIMES)
 @torch.no_grad()
-def test_two_passes(official: ModuleType, pairs: Callable, upsampler_file: Path, times: tuple[float, ...] | None) -> None:
+def test_two_passes(
+    official: ModuleType, pairs: Callable, upsampler_file: Path, times: tuple[float, ...] | None
+) -> None:
     from ltx_video.models.autoencoders.latent_upsampler import LatentUpsampler as OfficialUpsampler
     from ltx_video.pipelines.pipeline_ltx_video import LTXMultiScalePipeline
 
