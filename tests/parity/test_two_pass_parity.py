@@ -1,6 +1,6 @@
 """Two passes with an upsampler between them against the official ``LTXMultiScalePipeline``.
 
-The official code goes on drawing from one generator in the second pass, where openltx draws from a seed derived for it. So
+The official code goes on drawing from one generator in the second pass, openltx draws from a seed derived for it. So
 the second pass is given the official noise here.
 """
 

@@ -111,7 +111,10 @@ def test_a_missing_negative_is_encoded_or_asked_for(model: LTXModel) -> None:
         latents(replace(model, text=None), REQUEST, states)
 
 
-def test_a_model_without_an_encoder_says_what_to_give(model: LTXModel) -> None:
+def test_a_model_without_an_encoder_says_what_to_give_before_it_reads_pictures(
+    model: LTXModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "given_items", lambda *_: pytest.fail("a picture was read"))
     with pytest.raises(CheckpointError, match=r"--text-encoder PATH.*--prompt-embeds FILE"):
         Generator(replace(model, text=None)).prepare(REQUEST)
 
