@@ -58,6 +58,7 @@ def load_in_turns(
 
 
 def _take_blocks_in_turn(transformer: VideoTransformer, weights: Weights, turns: "Turns", streamed: bool) -> None:
+    # a part only, here and below: that names and shapes are those of the whole was checked before
     transformer.load_state_dict(weights.outside(BLOCKS).read_finite(), strict=False, assign=True)
     blocks = cast("list[Block]", list(transformer.transformer_blocks))
     if streamed:

@@ -68,7 +68,7 @@ class Guard:
             await self._app(scope, self._counted(scope, receive), send_guarded)
         except ApiError as problem:
             await problem.response()(scope, receive, send_guarded)
-        except Exception as error:
+        except Exception as error:  # the outermost place: no traceback may leave the server
             happened("request.broken", exc_info=True)
             if has_begun:
                 raise  # too late for another answer: the server cuts the connection

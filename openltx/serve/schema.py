@@ -8,6 +8,7 @@ that is new to the request cannot open a way to the disk. And sizes off the grid
 
 import ast
 import inspect
+import itertools
 import textwrap
 from collections.abc import Mapping
 from dataclasses import MISSING, Field, fields
@@ -113,7 +114,7 @@ def _docstrings(owner: type) -> dict[str, str]:
     (definition,) = ast.parse(textwrap.dedent(inspect.getsource(owner))).body
     assert isinstance(definition, ast.ClassDef)
     found = {}
-    for before, after in zip(definition.body, definition.body[1:], strict=False):
+    for before, after in itertools.pairwise(definition.body):
         if isinstance(before, ast.AnnAssign) and isinstance(before.target, ast.Name):
             match after:
                 case ast.Expr(value=ast.Constant(value=str(text))):
