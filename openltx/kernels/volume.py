@@ -20,6 +20,9 @@ from openltx.kernels.library import native, usable
 
 Stride = tuple[int, int, int]
 
+KERNEL_BYTES = 2**25
+"""oneDNN copies the kernel at every call, so larger ones are used a part of their output channels at a time."""
+
 
 def norm_activate(
     x: Float[Tensor, "b c f h w"],
@@ -56,6 +59,11 @@ def convolve(
     x: Float[Tensor, "b c f h w"], conv: nn.Conv3d, add: Float[Tensor, "b d f2 h2 w2"] | None = None
 ) -> Float[Tensor, "b d f2 h2 w2"]:
     """The convolution's output, plus ``add``."""
+    if x.is_cpu and not torch.is_grad_enabled() and (parts := parts_of(conv.weight)) > 1:
+        biases = (None,) * parts if conv.bias is None else conv.bias.chunk(parts)
+        pieces = zip(conv.weight.chunk(parts), biases, strict=True)
+        y = torch.cat([conv._conv_forward(x, kernel, bias) for kernel, bias in pieces], 1)
+        return y if add is None else y.add_(add)
     fused = not torch.is_grad_enabled() and not torch.is_autocast_enabled("cpu") and conv.padding_mode == "zeros"
     if add is not None and fused and _channels_last(x) and _channels_last(add):
         return torch.ops.mkldnn._convolution_pointwise.binary(
@@ -63,6 +71,11 @@ def convolve(
         )
     y = conv(x)
     return y if add is None else y + add
+
+
+def parts_of(kernel: Tensor) -> int:
+    """Into how many equal parts, a power of two, a kernel is cut so that none has more than ``KERNEL_BYTES``."""
+    return 1 << max(0, (kernel.nbytes - 1) // KERNEL_BYTES).bit_length()
 
 
 def depth_to_space(

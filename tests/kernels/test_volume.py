@@ -1,5 +1,7 @@
 """The channels-last operations of the VAE against their plain formulas in float64."""
 
+from copy import deepcopy
+
 import pytest
 import torch
 from einops import rearrange
@@ -71,6 +73,18 @@ def test_convolve_adds(dtype: torch.dtype) -> None:
     kept = add.clone()
     agrees(volume.convolve(x, conv, add), exact)
     assert torch.equal(add, kept)
+
+
+@DTYPES
+@pytest.mark.parametrize("with_add", [False, True])
+@torch.no_grad()
+def test_a_large_kernel_is_used_in_parts(dtype: torch.dtype, with_add: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    conv = nn.Conv3d(16, 24, 3, padding=(0, 1, 1), padding_mode="replicate" if with_add else "zeros").to(dtype)
+    x, add = draw(2, 16, 5, 4, 6, dtype=dtype), draw(2, 24, 3, 4, 6, dtype=dtype) if with_add else None
+    exact = deepcopy(conv).double()(x.double()) + (0 if add is None else add.double())
+    monkeypatch.setattr(volume, "KERNEL_BYTES", conv.weight.nbytes // 3)
+    assert volume.parts_of(conv.weight) == 4
+    agrees(volume.convolve(x, conv, add), exact)
 
 
 def gradients_agree(fast, formula, inputs: list[Tensor]) -> None:

@@ -11,6 +11,7 @@ instead of loops, and copies of the few frames that are kept instead of views of
 """
 
 import itertools
+import math
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 
@@ -40,6 +41,9 @@ from openltx.noise import Generators, randn
 
 Chunks = Iterator[Tensor]
 """Consecutive pieces (b c f h w) of one clip; pieces may differ in length, none is empty."""
+
+PIECE_BYTES = 2**23
+"""A convolution whose output is larger gives it in several pieces, so that wide frames pass the network one by one."""
 
 
 def decode_stream(
@@ -162,8 +166,11 @@ def _layer(block: nn.Module, x: Chunks, t: Tensor | None, noise: NoiseMaps | Non
             raise AssertionError(f"{type(block).__name__} cannot be streamed")
 
 
-def _convolution(layer: CausalConv3d, chunks: Chunks) -> Chunks:
-    """Every window of three frames once: what the next window needs again is kept."""
+def _convolution(layer: CausalConv3d, chunks: Chunks, multiple: int = 1) -> Chunks:
+    """Every window of three frames once: what the next window needs again is kept.
+
+    Each piece has a ``multiple`` of so many frames if each chunk has.
+    """
     stride, kept, done = layer.conv.stride[0], None, list[Tensor]()
     for x in chunks:
         if kept is None:
@@ -172,12 +179,22 @@ def _convolution(layer: CausalConv3d, chunks: Chunks) -> Chunks:
             kept = torch.cat([kept, x], 2)
         del x
         windows = (kept.shape[2] - 3) // stride + 1
-        if windows > 0:
-            done.append(layer.inner(kept[:, :, : (windows - 1) * stride + 3]))
-            kept = kept[:, :, windows * stride :].clone(memory_format=torch.preserve_format)
+        at_once = max(multiple, _windows_at_once(layer, kept) // multiple * multiple)
+        for first in range(0, windows, at_once):
+            last = min(first + at_once, windows) - 1
+            done.append(layer.inner(kept[:, :, first * stride : last * stride + 3]))
+            if last + 1 == windows:
+                kept = kept[:, :, windows * stride :].clone(memory_format=torch.preserve_format)
             yield done.pop()
     if kept is not None and not layer.causal:
         yield layer.inner(torch.cat([kept, kept[:, :, -1:]], 2))
+
+
+def _windows_at_once(layer: CausalConv3d, x: Tensor) -> int:
+    """How many output frames of a convolution make a piece of ``PIECE_BYTES``."""
+    conv = layer.conv
+    frame = x.shape[0] * conv.out_channels * x.shape[3] * x.shape[4] // math.prod(conv.stride[1:]) * x.element_size()
+    return max(1, PIECE_BYTES // frame)
 
 
 def _residual(block: ResBlock, chunks: Chunks, embedding: Tensor | None, noise: NoiseMaps | None) -> Chunks:
@@ -186,12 +203,15 @@ def _residual(block: ResBlock, chunks: Chunks, embedding: Tensor | None, noise: 
     y = _convolution(block.conv1, map(partial(norm_activate, shift=shift1, scale=scale1), map(skip.hold, chunks)))
     y = _noisy(y, block.per_channel_scale1, noise)
     y = _convolution(block.conv2, map(partial(norm_activate, shift=shift2, scale=scale2), y))
-    return (x + skip.take(x.shape[2]) for x in _noisy(y, block.per_channel_scale2, noise))
+    return map(skip.add, _noisy(y, block.per_channel_scale2, noise))
 
 
 def _noisy(chunks: Chunks, scale: Tensor | None, noise: NoiseMaps | None) -> Chunks:
     """``add_noise`` with the one map of this place for all frames, drawn when the first of them comes."""
     drawn: Tensor | None = None
+
+    def noised(x: Tensor) -> Tensor:
+        return add_noise(x, scale, the_map)
 
     def the_map(height: int, width: int) -> Tensor:
         nonlocal drawn
@@ -200,7 +220,7 @@ def _noisy(chunks: Chunks, scale: Tensor | None, noise: NoiseMaps | None) -> Chu
             drawn = noise(height, width)
         return drawn
 
-    return (add_noise(x, scale, the_map) for x in chunks)
+    return map(noised, chunks)
 
 
 def _up(block: DepthToSpace, chunks: Chunks) -> Chunks:
@@ -221,15 +241,20 @@ def _down(block: SpaceToDepth, chunks: Chunks) -> Chunks:
     def shuffled(y: Tensor) -> Tensor:
         return space_to_depth(y, block.stride) + skip.take(y.shape[2] // block.stride[0])
 
-    return map(shuffled, _convolution(block.conv, map(skip.hold, _even(chunks, block.stride[0]))))
+    return map(shuffled, _convolution(block.conv, map(skip.hold, _even(chunks, block.stride[0])), block.stride[0]))
 
 
 def _even(chunks: Chunks, stride: int) -> Chunks:
-    """With a time stride of 2 the first frame stands twice, and every piece must have an even length."""
+    """With a time stride of 2 the first frame stands twice, and pieces get even lengths."""
+    held: Tensor | None = None
     for i, x in enumerate(chunks):
-        whole = torch.cat([x[:, :, :1], x], 2) if i == 0 and stride == 2 else x
-        assert whole.shape[2] % stride == 0, "pieces of a video must be of 8k + 1 frames, then of 8k"
-        yield whole
+        if held is not None or (i == 0 and stride == 2):
+            x = torch.cat([x[:, :, :1] if held is None else held, x], 2)
+        even = x.shape[2] // stride * stride
+        held = x[:, :, even:].clone(memory_format=torch.preserve_format) if even < x.shape[2] else None
+        if even:
+            yield x if held is None else x[:, :, :even]
+    assert held is None, "a video has 8k + 1 frames"
 
 
 class _Delay:
@@ -243,6 +268,9 @@ class _Delay:
         y = self._function(x)
         self._held = y if self._held is None else torch.cat([self._held, y], 2)
         return x
+
+    def add(self, x: Tensor) -> Tensor:
+        return x + self.take(x.shape[2])
 
     def take(self, frames: int) -> Tensor:
         assert self._held is not None
