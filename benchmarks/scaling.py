@@ -20,7 +20,7 @@ import torch
 
 from benchmarks.cases import measure_peak
 from benchmarks.contenders import BLOCKS
-from benchmarks.run import RESULTS, _environment, _processor
+from benchmarks.run import RESULTS, _processor
 from benchmarks.timing import race
 from openltx.kernels.volume import lay_out_kernels
 from openltx.models.presets import vae_preset
@@ -68,7 +68,7 @@ def main() -> None:
 def _in_process(kind: str, size: int, options: argparse.Namespace) -> dict[str, float]:
     command = [sys.executable, "-m", "benchmarks.scaling", "--point", kind, str(size)]
     command += ["--rounds", str(options.rounds), "--threads", str(options.threads)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, env=_environment(options.threads))
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
     return json.loads(done.stdout.splitlines()[-1])
 
 
