@@ -17,6 +17,7 @@ from openltx.geometry import LatentShape
 from openltx.models.timestep import SINUSOID_CHANNELS
 from openltx.models.transformer import TransformerConfig
 from openltx.models.vae.autoencoder import Block, VAEConfig
+from openltx.models.vae.streaming import PIECE_BYTES
 
 KERNEL = 27  # taps of a 3 x 3 x 3 convolution
 _STRIDES = {"time": (2, 1, 1), "space": (1, 2, 2), "all": (2, 2, 2)}
@@ -116,21 +117,28 @@ def decode_numbers(config: VAEConfig, latent: LatentShape, *, streamed: bool) ->
     """The most that lives in the decoder: whole, a few copies of its largest volume; ``streamed``, see below.
 
     Streamed, each convolution keeps two frames of its input, a residual block two of its own, an upsampling one; and
-    one layer at a time works, on the frames that one latent becomes there.
+    one layer at a time works, on the frames that one latent becomes there, or on as few as make a piece
+    (``streaming.PIECE_BYTES``).
     """
     if not streamed or latent.frames == 1:
         return 4 * max(after.numbers for _, _, after in _decoder_blocks(config, latent))
     kept, working = 0, 0
     for block, before, after in _decoder_blocks(config, replace_frames(latent, 2)):
         frame = before.numbers // before.frames
-        chunk = max(before.frames - 1, 1)  # frames that one latent gives here
+        frames = max(before.frames - 1, 1)  # that one latent gives here
+        piece = _piece(frame, frames)
         if block.kind.startswith("res"):
             kept += 6 * frame * block.num_layers
-            working = max(working, (3 * chunk + 6) * frame)
+            working = max(working, 3 * piece + 6 * frame)
         else:
             kept += 3 * frame
-            working = max(working, 3 * (after.numbers // after.frames) * (after.frames - 1) + 2 * chunk * frame)
+            working = max(working, 3 * _piece(after.numbers // after.frames * (after.frames - 1) // frames, frames))
     return kept + working
+
+
+def _piece(frame: int, frames: int) -> int:
+    """Numbers in a piece of at most ``frames`` frames."""
+    return frame * min(frames, max(1, PIECE_BYTES // 2 // frame))
 
 
 def encode_numbers(config: VAEConfig, latent: LatentShape) -> int:
