@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors import safe_open
 from safetensors.torch import save_file
 
 import openltx
@@ -56,6 +57,18 @@ def half_checkpoint(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFact
     return path
 
 
+@pytest.fixture(scope="module")
+def eight_bit_checkpoint(half_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny model with the blocks' matrices stored in float8, as the releases named fp8 are."""
+    path = tmp_path_factory.mktemp("eight") / "eight.safetensors"
+    with safe_open(half_checkpoint, "pt") as file:
+        tensors, metadata = {name: file.get_tensor(name) for name in file.keys()}, file.metadata()  # noqa: SIM118
+    matrices = [name for name, x in tensors.items() if "transformer_blocks" in name and x.ndim == 2]
+    assert matrices
+    save_file(tensors | {name: tensors[name].to(torch.float8_e4m3fn) for name in matrices}, path, metadata)
+    return path
+
+
 def in_memory(model: LTXModel) -> dict[str, int]:
     """How many tensors of each part have numbers."""
     parts = {"blocks": model.transformer.transformer_blocks, "encoder": model.vae.encoder, "decoder": model.vae.decoder}
@@ -63,18 +76,18 @@ def in_memory(model: LTXModel) -> dict[str, int]:
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-@pytest.mark.parametrize("stored", ["float32", "bfloat16"])
+@pytest.mark.parametrize("stored", ["tiny_checkpoint", "half_checkpoint", "eight_bit_checkpoint"])
 def test_every_residency_gives_the_same_numbers(
-    tiny_checkpoint: Path, half_checkpoint: Path, picture: Path, stored: str, precision: str
+    request: pytest.FixtureRequest, picture: Path, stored: str, precision: str
 ) -> None:
-    path = tiny_checkpoint if stored == "float32" else half_checkpoint
-    request = GenerationRequest(
+    path = request.getfixturevalue(stored)
+    order = GenerationRequest(
         PROMPT, image=picture, seed=1, frames=17, size="64x32", steps=3, cfg=2.0, stg=1.0, skip_blocks=(1,)
     )
     latents, frames = [], []
     for where in ("resident", "offloaded", "streamed"):
         generator = Generator(openltx.load(path, device="cpu", precision=precision, residency=where))
-        prepared = generator.prepare(request)
+        prepared = generator.prepare(order)
         *_, last = generator.sample(prepared)
         latents.append(last.state.tokens)
         frames.append(generator.decode(prepared, last.state))
