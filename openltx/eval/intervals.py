@@ -1,0 +1,61 @@
+"""A number with its uncertainty: value, 95% interval, and how many videos or answers it is from.
+
+Means are resampled with replacement (the percentile bootstrap, Efron 1979). A number of a whole set, as a Frechet
+distance is, would come out too large on resampled sets, in which videos repeat; it gets the jackknife's normal interval,
+from the set without each video in turn.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+
+RESAMPLES = 2000
+TAIL = 2.5  # percent on each side
+NORMAL = 1.96  # standard errors of a normal 95% interval
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """A value, its 95% interval (None where one sample tells nothing of it), and the number of samples."""
+
+    value: float
+    low: float | None
+    high: float | None
+    n: int
+
+    def __str__(self) -> str:
+        if self.low is None or self.high is None:
+            return f"{self.value:.4g}"
+        return f"{self.value:.4g} [{self.low:.4g}, {self.high:.4g}]"
+
+
+def mean_of(values: Sequence[float | None], seed: int = 0) -> Estimate | None:
+    """The mean of the known values with its bootstrap interval; None if there are none."""
+    known = np.array([value for value in values if value is not None], dtype=np.float64)
+    if not len(known):
+        return None
+    low, high = None, None
+    if len(known) > 1:
+        draws = np.random.default_rng(seed).integers(len(known), size=(RESAMPLES, len(known)))
+        low, high = percentile_interval(known[draws].mean(1))
+    return Estimate(value=float(known.mean()), low=low, high=high, n=len(known))
+
+
+def percentile_interval(resampled: np.ndarray) -> tuple[float, float]:
+    """The middle 95% of resampled values."""
+    low, high = np.percentile(resampled, [TAIL, 100 - TAIL])
+    return float(low), float(high)
+
+
+def jackknife(items: Sequence[T], statistic: Callable[[Sequence[T]], float]) -> Estimate:
+    """A statistic of a set, with an interval from the set without each item in turn; three items at least for that."""
+    value, n = statistic(items), len(items)
+    if n < 3:
+        return Estimate(value=value, low=None, high=None, n=n)
+    without = np.array([statistic([*items[:i], *items[i + 1 :]]) for i in range(n)])
+    error = NORMAL * float(np.sqrt((n - 1) * without.var()))
+    return Estimate(value=value, low=value - error, high=value + error, n=n)
