@@ -73,8 +73,8 @@ class AlexNetFeatures:
 class TransformersImageText:
     """CLIP, SigLIP or another model of transformers with an image and a text tower.
 
-    ``source`` is a folder or a hub name. Pictures are scaled, whole, to the side that the model was made for: nothing of
-    a wide video is cut off. Raises ``CheckpointError`` for what is no such model.
+    ``source`` is a folder or a hub name. Pictures are scaled, whole, to the side that the model was made for: nothing
+    of a wide video is cut off. Raises ``CheckpointError`` for what is no such model.
     """
 
     def __init__(self, source: str, name: str | None = None) -> None:

@@ -1,19 +1,20 @@
 """A number with its uncertainty: value, 95% interval, and how many videos or answers it is from.
 
 Means are resampled with replacement (the percentile bootstrap, Efron 1979). A number of a whole set, as a Frechet
-distance is, would come out too large on resampled sets, in which videos repeat; it gets the jackknife's normal interval,
-from the set without each video in turn.
+distance is, would come out too large on resampled sets, in which videos repeat; it gets the jackknife's normal
+interval, from the set without each video, or group of videos, in turn.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import TypeVar
+from dataclasses import asdict, dataclass
+from typing import Any, TypeVar
 
 import numpy as np
 
 RESAMPLES = 2000
 TAIL = 2.5  # percent on each side
 NORMAL = 1.96  # standard errors of a normal 95% interval
+GROUPS = 20
 
 T = TypeVar("T")
 
@@ -45,6 +46,12 @@ def mean_of(values: Sequence[float | None], seed: int = 0) -> Estimate | None:
     return Estimate(value=float(known.mean()), low=low, high=high, n=len(known))
 
 
+def mean_as_json(values: Sequence[float | None], seed: int = 0) -> dict[str, Any] | None:
+    """``mean_of`` as JSON values."""
+    estimate = mean_of(values, seed)
+    return None if estimate is None else asdict(estimate)
+
+
 def percentile_interval(resampled: np.ndarray) -> tuple[float, float]:
     """The middle 95% of resampled values."""
     low, high = np.percentile(resampled, [TAIL, 100 - TAIL])
@@ -52,10 +59,14 @@ def percentile_interval(resampled: np.ndarray) -> tuple[float, float]:
 
 
 def jackknife(items: Sequence[T], statistic: Callable[[Sequence[T]], float]) -> Estimate:
-    """A statistic of a set, with an interval from the set without each item in turn; three items at least for that."""
+    """A statistic of a set, with an interval from the set without each of at most 20 groups of it in turn.
+
+    It takes three items at least to have one.
+    """
     value, n = statistic(items), len(items)
     if n < 3:
         return Estimate(value=value, low=None, high=None, n=n)
-    without = np.array([statistic([*items[:i], *items[i + 1 :]]) for i in range(n)])
-    error = NORMAL * float(np.sqrt((n - 1) * without.var()))
+    groups = min(n, GROUPS)
+    without = np.array([statistic([x for i, x in enumerate(items) if i % groups != g]) for g in range(groups)])
+    error = NORMAL * float(np.sqrt((groups - 1) * without.var()))
     return Estimate(value=value, low=value - error, high=value + error, n=n)

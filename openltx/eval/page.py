@@ -15,7 +15,7 @@ body { max-width: 80rem; margin: 2rem auto; padding: 0 1rem }
 table { border-collapse: collapse; margin: 1rem 0 }
 td, th { text-align: left; vertical-align: top; padding: .25rem .9rem .25rem 0; border-bottom: 1px solid #8884 }
 section { margin: 2rem 0; border-top: 1px solid #8888 } .row { display: flex; flex-wrap: wrap; gap: 1rem }
-figure { margin: 0; flex: 1 1 16rem; max-width: 40rem } video, img { width: 100%; image-rendering: auto; background: #000 }
+figure { margin: 0; flex: 1 1 16rem; max-width: 40rem } video, img { width: 100%; background: #000 }
 figcaption { font-size: .8rem; overflow-wrap: anywhere } button { font: inherit; padding: .3rem 1rem }
 """
 _SCRIPT = """

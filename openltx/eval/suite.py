@@ -89,11 +89,11 @@ def measures(lookers: Lookers) -> list[Measure]:
         Measure(name="motion_smoothness_dis", better="higher", of=lambda s: temporal.motion_smoothness(s.frames)),
         Measure(name="dynamic_degree_dis", better="either", of=lambda s: temporal.dynamic_degree(s.frames, s.fps)),
     ]
-    for what in ("subject", "background"):
-        if (encoder := getattr(lookers, what)) is not None:
-            found.append(
-                Measure(name=f"{what}_consistency_{encoder.name}", better="higher", of=_consistency(encoder))
-            )
+    found += [
+        Measure(name=f"{what}_consistency_{encoder.name}", better="higher", of=_consistency(encoder))
+        for what, encoder in (("subject", lookers.subject), ("background", lookers.background))
+        if encoder is not None
+    ]
     if (model := lookers.image_text) is not None:
         found.append(Measure(name=f"prompt_adherence_{model.name}", better="higher", of=_adherence(model)))
     if lookers.probe is not None:

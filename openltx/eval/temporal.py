@@ -2,8 +2,8 @@
 
     temporal flickering   1 - mean |f[i+1] - f[i]| / 255. VBench asks for it on prompts of still scenes only: motion
                           lowers it as flicker does
-    consistency           of features c of the frames: the mean over i >= 1 of (cos(c[i], c[i-1]) + cos(c[i], c[0])) / 2,
-                          negative cosines counted as 0
+    consistency           of features c of the frames: the mean over i >= 1 of
+                          (cos(c[i], c[i-1]) + cos(c[i], c[0])) / 2, negative cosines counted as 0
     motion smoothness     every second frame is left out and interpolated from its neighbours:
                           1 - mean |interpolated - left out| / 255
     dynamic degree        frames are thinned out to about 8 a second; a pair moves if the fastest 5% of its pixels move
@@ -15,6 +15,7 @@ al. 2016, OpenCV), which has no weights; so the names end in ``_dis`` and values
 """
 
 from collections.abc import Iterator
+from itertools import pairwise
 
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -31,7 +32,7 @@ def temporal_flickering(frames: Frames) -> float | None:
     """1 for a still picture; None for a single frame."""
     if len(frames) < 2:
         return None
-    differences = [np.abs(b.astype(np.int16) - a).mean() for a, b in zip(frames[:-1], frames[1:], strict=True)]
+    differences = [np.abs(b.astype(np.int16) - a).mean() for a, b in pairwise(frames)]
     return 1 - float(np.mean(differences)) / 255
 
 
@@ -65,7 +66,7 @@ def dynamic_degree(frames: Frames, fps: float) -> float | None:
 
 def speeds(frames: Frames) -> Iterator[float]:
     """For each pair of neighbours the mean motion, in pixels, of the twentieth of the pixels that move fastest."""
-    for a, b in zip(frames[:-1], frames[1:], strict=True):
+    for a, b in pairwise(frames):
         lengths = np.sort(np.linalg.norm(flow(a, b), axis=-1), axis=None)
         yield float(lengths[-max(1, int(FASTEST_SHARE * lengths.size)) :].mean())
 

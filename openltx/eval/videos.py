@@ -50,7 +50,7 @@ class Making:
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """A video to judge. ``name`` is the same for the same prompt of other models; ``seconds`` is what it took to make."""
+    """A video to judge. ``name`` is that of the same prompt of other models; ``seconds`` is what making it took."""
 
     name: str
     path: Path
@@ -60,13 +60,13 @@ class Entry:
 
 
 def read_prompts(path: Path) -> list[Prompt]:
-    """Prompts from a text file (one a line), from JSON lines with ``prompt`` and perhaps ``image``, or a data set's captions.
+    """Prompts from a text file (one a line), JSON lines with ``prompt`` and perhaps ``image``, or a data set's folder.
 
-    Raises DataError if there are none, or a line cannot be understood.
+    Of a data set they are the captions of the held-out clips. Raises DataError if there are none, or a line
+    cannot be understood.
     """
     if path.is_dir():
-        clips = read_manifest(path, "heldout")
-        prompts = [Prompt(text=clip.caption, clip=clip if clip.truth.get("objects") else None) for clip in clips]
+        prompts = [prompt_of(clip) for clip in read_manifest(path, "heldout")]
     elif not path.is_file():
         raise DataError(f"There is no file {path} to read prompts from.")
     elif path.suffix == ".jsonl":
@@ -81,14 +81,13 @@ def read_prompts(path: Path) -> list[Prompt]:
 
 
 def make_videos(
-    open_generator: Callable[[], Generator], prompts: Sequence[Prompt], folder: Path, making: Making, progress: Progress
+    generator: Generator, prompts: Sequence[Prompt], folder: Path, making: Making, progress: Progress
 ) -> tuple[list[Entry], int]:
     """A video for each prompt, ``0000.mp4`` and so on, and how many of them were made now.
 
     Those that are there already, from the same request to the same model, are kept.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    generator = open_generator()
     entries, made = [], 0
     for index, prompt in enumerate(prompts):
         request = generator.resolve(
@@ -114,10 +113,15 @@ def make_videos(
 def read_videos(folder: Path, prompts: Sequence[Prompt] | None = None) -> list[Entry]:
     """The videos of a folder by name; their prompts are given in that order, or embedded in the files, or unknown.
 
+    Of a data set's folder the held-out clips, with their captions (all clips if none is held out).
+
     Raises DataError for a folder without videos, or with another number of them than prompts.
     """
     if not folder.is_dir():
         raise DataError(f"There is no folder {folder} with videos.")
+    if prompts is None and (folder / MANIFEST).is_file():
+        clips = read_manifest(folder, "heldout") or read_manifest(folder)
+        return [_entry(folder / clip.path, prompt_of(clip)) for clip in clips]
     paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
     if not paths:
         raise DataError(f"{folder} has no videos in it ({', '.join(SUFFIXES)}).")
@@ -136,7 +140,7 @@ def in_common(folders: Mapping[str, Sequence[Entry]]) -> list[str]:
     common = sorted(set.intersection(*names))
     if not common:
         raise DataError(
-            f"{' and '.join(folders)} have no video of the same name: a prompt's video must be called the same for each."
+            f"{' and '.join(folders)} have no video of the same name: those of one prompt must be called the same."
         )
     return common
 
@@ -153,6 +157,11 @@ def peak_memory() -> int | None:
         return None
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return most if sys.platform == "darwin" else 1024 * most
+
+
+def prompt_of(clip: Clip) -> Prompt:
+    """A clip's caption, and its scene if that is known."""
+    return Prompt(text=clip.caption, clip=clip if "objects" in clip.truth else None)
 
 
 def _entry(path: Path, prompt: Prompt | None) -> Entry:
@@ -196,4 +205,6 @@ def _from_json(line: str, place: str, folder: Path) -> Prompt:
         image = values.get("image")
         return Prompt(text=str(values["prompt"]), image=None if image is None else folder / image)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DataError(f'{place} is no prompt: write {{"prompt": "...", "image": "file.png"}}, image if any.') from error
+        raise DataError(
+            f'{place} is no prompt: write {{"prompt": "...", "image": "file.png"}}, image if any.'
+        ) from error

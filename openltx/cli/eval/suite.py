@@ -1,16 +1,18 @@
 """``openltx eval suite`` and ``openltx eval compare``: all measures of generated videos, of one model or of two."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import Parameter
+from cyclopts.validators import Number
 
 from openltx.checkpoints.assets import load_lpips, load_mobilenet
 from openltx.cli.eval.networks import if_present
 from openltx.cli.eval.output import progress, publish
 from openltx.cli.output import open_generator, say
+from openltx.errors import RequestError
 from openltx.eval import paired, suite
 from openltx.eval.clips import clips_to_measure
 from openltx.eval.image_text import AlexNetFeatures, MobileNetFeatures, TransformersImageText, TransformersVision
@@ -26,16 +28,18 @@ from openltx.eval.videos import (
     in_common,
     make_videos,
     peak_memory,
+    prompt_of,
     read_prompts,
     read_videos,
 )
-from openltx.errors import RequestError
 from openltx.media.contact_sheet import contact_sheet
 from openltx.media.io import read_video
 from openltx.pipelines.residency import Device
 
 SHEET_ROWS = 16
+PLAYROOM_PROMPTS = 32
 DEFAULT_MAKING = Making()
+Count = Annotated[int | None, Parameter(name=["--count", "-n"], validator=Number(gte=1))]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +47,7 @@ class LookerFlags:
     """Which networks look at the videos."""
 
     image_text_model: str | None = None
-    """A model such as CLIP, for prompt adherence and the background: a folder in transformers' layout, or a hub name."""
+    """Such as CLIP, for prompt adherence and the background: a folder in transformers' layout, or a hub name."""
     subject_model: str | None = None
     """A vision model such as DINO, for the subject; MobileNetV2 if left out."""
 
@@ -69,7 +73,7 @@ def suite_command(
     model: str = "playroom",
     videos: Path | None = None,
     prompts: Path | None = None,
-    count: Annotated[int | None, Parameter(name=["--count", "-n"])] = None,
+    count: Count = None,
     reference: Path | None = None,
     making: Annotated[Making, Parameter(name="*")] = DEFAULT_MAKING,
     using: Annotated[LookerFlags, Parameter(name="*")] = DEFAULT_LOOKERS,
@@ -101,16 +105,17 @@ def suite_command(
     device
         Where to compute; auto takes CUDA, else MPS, else the CPU.
     """
-    wanted = _prompts(prompts, count, has_videos=videos is not None)
+    wanted = None if prompts is None else read_prompts(prompts)
+    memory = None
     if videos is not None:
-        entries, memory = read_videos(videos, wanted)[:count], None
-        name = videos.name
+        name, entries = videos.resolve().name, read_videos(videos, wanted)[:count]
     else:
-        entries, memory = _make(model, wanted or _playroom(count), out / "videos", making, device)
+        if wanted is None:
+            wanted, clips = _playroom(count)
+            reference = reference or clips
         name = Path(model).stem
-    if reference is None and prompts is None and videos is None:
-        reference = clips_to_measure(count or len(entries))[0]
-    lookers = using.open(wanted or (_playroom(count) if videos is None else None))
+        entries, memory = _make(model, wanted[:count], out / "videos", making, device)
+    lookers = using.open(wanted)
     scores = _score(name, entries, lookers, _features(lookers, reference, len(entries)), making.seed)
     scores += [] if memory is None else [memory]
     report = {
@@ -132,7 +137,7 @@ def compare_command(
     /,
     *,
     prompts: Path | None = None,
-    count: Annotated[int | None, Parameter(name=["--count", "-n"])] = None,
+    count: Count = None,
     reference: Path | None = None,
     making: Annotated[Making, Parameter(name="*")] = DEFAULT_MAKING,
     using: Annotated[LookerFlags, Parameter(name="*")] = DEFAULT_LOOKERS,
@@ -161,19 +166,24 @@ def compare_command(
     device
         Where to compute; auto takes CUDA, else MPS, else the CPU.
     """
-    folders = [Path(each) for each in (a, b)]
-    given = [folder.is_dir() and _has_videos(folder) for folder in folders]
-    wanted = _prompts(prompts, count, has_videos=any(given))
+    sources = [Path(each) for each in (a, b)]
+    given = [source.is_dir() and _has_videos(source) for source in sources]
+    wanted = None if prompts is None else read_prompts(prompts)
+    if wanted is None and not all(given):
+        if any(given):
+            raise RequestError(f"What do the videos in {sources[given.index(True)]} show? Say it with --prompts.")
+        wanted, clips = _playroom(count)
+        reference = reference or clips
     names = _two_names(a, b)
     sets: dict[str, list[Entry]] = {}
-    for name, source, folder, is_given in zip(names, (a, b), folders, given, strict=True):
+    for name, source, is_given in zip(names, sources, given, strict=True):
         if is_given:
-            sets[name] = read_videos(folder, wanted)[:count]
+            sets[name] = read_videos(source, wanted)[:count]
         else:
-            sets[name], _ = _make(source, wanted or _playroom(count), out / "videos" / name, making, device)
+            sets[name], _ = _make(str(source), (wanted or [])[:count], out / "videos" / name, making, device)
     common = in_common(sets)
     sets = {name: [entry for entry in entries if entry.name in common] for name, entries in sets.items()}
-    lookers = using.open(wanted or (None if all(given) else _playroom(count)))
+    lookers = using.open(wanted)
     features = _features(lookers, reference, len(common))
     scores = {name: _score(name, entries, lookers, features, making.seed) for name, entries in sets.items()}
     found = paired.differences(scores[names[0]], scores[names[1]], making.seed)
@@ -190,27 +200,20 @@ def compare_command(
     _publish(report, paired.to_markdown((a, b), found), models, common[:players], out)
 
 
-def _prompts(path: Path | None, count: int | None, *, has_videos: bool) -> list[Prompt] | None:
-    """The prompts of a file; all of them where videos are there, which are cut down together with them."""
-    if count is not None and count < 1:
-        raise RequestError(f"Nothing to measure: --count {count} must be at least 1.")
-    found = None if path is None else read_prompts(path)
-    return found if found is None or has_videos else found[:count]
-
-
-def _playroom(count: int | None) -> list[Prompt]:
-    """Held-out Playroom captions, whose clips are rendered once."""
+def _playroom(count: int | None) -> tuple[list[Prompt], Path]:
+    """Held-out Playroom captions, and the folder of their clips, which are rendered once."""
     with progress("Rendering") as tick:
-        _, clips = clips_to_measure(count or 32, progress=tick)
-    return [Prompt(text=clip.caption, clip=clip) for clip in clips]
+        folder, clips = clips_to_measure(PLAYROOM_PROMPTS if count is None else count, progress=tick)
+    return [prompt_of(clip) for clip in clips], folder
 
 
 def _make(
     model: str, prompts: Sequence[Prompt], folder: Path, making: Making, device: Device
 ) -> tuple[list[Entry], Score | None]:
     """The videos of a model; and the most memory that the process had, if it made some."""
+    generator = open_generator(model, device)
     with progress(f"Making, {Path(model).stem}") as tick:
-        entries, made = make_videos(lambda: open_generator(model, device), prompts, folder, making, tick)
+        entries, made = make_videos(generator, prompts, folder, making, tick)
     most = peak_memory() if made else None
     if most is None:
         return entries, None
@@ -226,9 +229,7 @@ def _features(lookers: Lookers, reference: Path | None, count: int) -> list[Any]
         return suite.set_features(lookers.frechet, read_videos(reference)[:count], tick)
 
 
-def _score(
-    name: str, entries: Sequence[Entry], lookers: Lookers, features: list[Any] | None, seed: int
-) -> list[Score]:
+def _score(name: str, entries: Sequence[Entry], lookers: Lookers, features: list[Any] | None, seed: int) -> list[Score]:
     with progress(f"Measuring {name}") as tick:
         return suite.score(entries, lookers, features, tick, seed)
 
@@ -236,7 +237,7 @@ def _score(
 def _publish(
     report: dict[str, Any],
     text: str,
-    models: dict[str, tuple[Sequence[Entry], Sequence[Score]]],
+    models: Mapping[str, tuple[Sequence[Entry], Sequence[Score]]],
     names: Sequence[str],
     out: Path,
 ) -> None:

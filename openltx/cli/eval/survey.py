@@ -6,6 +6,7 @@ from typing import Annotated
 from cyclopts import App, Parameter
 
 from openltx.cli.eval.output import progress, publish
+from openltx.cli.eval.suite import Count
 from openltx.cli.output import open_generator, say
 from openltx.errors import RequestError
 from openltx.eval.survey import analysis
@@ -26,7 +27,7 @@ def survey_command(  # noqa: PLR0913 (each is a flag)
     models: Annotated[tuple[str, ...], Parameter(consume_multiple=True, negative="")] = (),
     videos: Annotated[tuple[Path, ...], Parameter(consume_multiple=True, negative="")] = (),
     prompts: Path | None = None,
-    count: Annotated[int | None, Parameter(name=["--count", "-n"])] = None,
+    count: Count = None,
     making: Annotated[Making, Parameter(name="*")] = DEFAULT_MAKING,
     raters: int = 20,
     comparisons: int = 50,
@@ -45,7 +46,7 @@ def survey_command(  # noqa: PLR0913 (each is a flag)
     models
         Models to make videos with: "playroom", released models that were pulled, paths of weight files.
     videos
-        Folders of videos that are there already. A prompt's video is called the same in each; a folder's name is its model's.
+        Folders of videos that are there already, named after their models. A prompt's video is called the same in each.
     prompts
         A text file with a prompt a line, a .jsonl with "prompt" and perhaps "image", or a data set's folder.
     count
@@ -68,13 +69,11 @@ def survey_command(  # noqa: PLR0913 (each is a flag)
     if models or videos:
         if (out / STUDY).exists():
             raise RequestError(
-                f"{out} holds a study already. Leave --models and --videos out to go on with it, or choose another --out."
+                f"{out} holds a study already. Leave --models and --videos out to go on, or choose another --out."
             )
         sets = _sets(models, videos, prompts, count, making, out, device)
         with progress("Blinding") as tick:
-            study = create_study(
-                out, sets, raters=raters, comparisons=comparisons, seed=making.seed, progress=tick
-            )
+            study = create_study(out, sets, raters=raters, comparisons=comparisons, seed=making.seed, progress=tick)
         _say_codes(study)
     else:
         study = open_study(out)
@@ -132,10 +131,9 @@ def _sets(
         return {name: read_videos(folder, wanted)[:count] for name, folder in zip(names, videos, strict=True)}
     sets = {}
     for name, model in zip(names, models, strict=True):
+        generator = open_generator(model, device)
         with progress(f"Making, {name}") as tick:
-            sets[name], _ = make_videos(
-                lambda model=model: open_generator(model, device), (wanted or [])[:count], out / "videos" / name, making, tick
-            )
+            sets[name], _ = make_videos(generator, (wanted or [])[:count], out / "videos" / name, making, tick)
     return sets
 
 

@@ -1,8 +1,8 @@
 """The networks of the paper's Table 1: published settings, where they are from, and how to build each on any device.
 
-LTX-Video is built from this project's modules, HunyuanVideo and CogVideoX from diffusers'. Pyramid Flow's transformer is
-Stable Diffusion 3's with other settings and rotary positions in time, which have no weights: diffusers' class of that
-is it. Of Movie Gen nothing is released, so ``MovieGenBlock`` follows its report; what stands around its blocks
+LTX-Video is built from this project's modules, HunyuanVideo and CogVideoX from diffusers'. Pyramid Flow's transformer
+is Stable Diffusion 3's with other settings and rotary positions in time, which have no weights: diffusers' class of
+that is it. Of Movie Gen nothing is released, so ``MovieGenBlock`` follows its report; what stands around its blocks
 (embeddings of text and time) is left out. The VAEs of Movie Gen and Pyramid Flow are in no library: theirs are the
 numbers that they publish.
 """
@@ -68,8 +68,11 @@ class Architecture:
 
 
 class MovieGenBlock(nn.Module):
-    """A block as Movie Gen's report has it: Llama 3's without grouped queries, attending both ways, with cross-attention
-    between self-attention and feed-forward, and norms modulated by the time."""
+    """A block as Movie Gen's report has it.
+
+    Llama 3's without grouped queries and attending both ways, with cross-attention between self-attention and
+    feed-forward, and norms modulated by the time.
+    """
 
     def __init__(self, width: int, heads: int, hidden: int) -> None:
         super().__init__()
@@ -146,7 +149,7 @@ def _hunyuan_transformer() -> nn.Module:
 def _hunyuan_latent(video: Tensor) -> Tensor:
     from diffusers import AutoencoderKLHunyuanVideo
 
-    vae = AutoencoderKLHunyuanVideo(latent_channels=16, block_out_channels=(128, 256, 512, 512))
+    vae = AutoencoderKLHunyuanVideo()  # the defaults are the release's
     return vae.encoder(video)[:, : vae.config["latent_channels"]]
 
 
@@ -176,7 +179,7 @@ def _cogvideox_transformer(heads: int, layers: int, rotary: bool) -> Callable[[]
 def _cogvideox_latent(video: Tensor) -> Tensor:
     from diffusers import AutoencoderKLCogVideoX
 
-    vae = AutoencoderKLCogVideoX(latent_channels=16, block_out_channels=(128, 256, 256, 512), layers_per_block=3)
+    vae = AutoencoderKLCogVideoX()  # the defaults are the releases'
     latent, _ = vae.encoder(video)
     return latent[:, : vae.config["latent_channels"]]
 
@@ -222,7 +225,7 @@ ARCHITECTURES = (
         name="Movie Gen",
         source="arXiv 2410.13720 (no code or weights are released)",
         paper=Published(
-            parameters=30, width=6144, blocks=48, vae=(8, 8), channels=16, compression=96,
+            parameters=30.0, width=6144, blocks=48, vae=(8, 8), channels=16, compression=96,
             patch=(1, 2, 2), pixels_per_token=2048, attention="self + cross",
         ),
         transformer=MovieGen,
@@ -234,7 +237,7 @@ ARCHITECTURES = (
         name="HunyuanVideo",
         source="config.json of tencent/HunyuanVideo, arXiv 2412.03603",
         paper=Published(
-            parameters=13, width=3072, blocks=60, vae=(8, 4), channels=16, compression=48,
+            parameters=13.0, width=3072, blocks=60, vae=(8, 4), channels=16, compression=48,
             patch=(1, 2, 2), pixels_per_token=1024, attention="self (joint)",
         ),
         transformer=_hunyuan_transformer,
@@ -249,7 +252,7 @@ ARCHITECTURES = (
         name="Pyramid Flow",
         source="config.json of rain1011/pyramid-flow-sd3 (768p), arXiv 2410.05954",
         paper=Published(
-            parameters=2, width=1536, blocks=24, vae=(8, 8), channels=16, compression=96,
+            parameters=2.0, width=1536, blocks=24, vae=(8, 8), channels=16, compression=96,
             patch=(1, 2, 2), pixels_per_token=2048, attention="self (joint)",
         ),
         transformer=_pyramid_transformer,
@@ -257,6 +260,6 @@ ARCHITECTURES = (
         latent=(8, 8, 16),
         blocks=[Blocks(attribute="transformer_blocks", inputs=_joint_inputs())],
     ),
-    _cogvideox("2B", heads=30, layers=30, parameters=2),
-    _cogvideox("5B", heads=48, layers=42, parameters=5),
+    _cogvideox("2B", heads=30, layers=30, parameters=2.0),
+    _cogvideox("5B", heads=48, layers=42, parameters=5.0),
 )  # fmt: skip

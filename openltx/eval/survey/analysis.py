@@ -2,9 +2,9 @@
 
     win rate         wins / (wins + losses), ties left out (paper section 4.2); ties are counted beside it
     matrix           the same for each pair of models: how often the row beats the column (figure 15)
-    Bradley-Terry    scores s with P(i beats j) = 1 / (1 + exp(s_j - s_i)), of mean 0, by maximum likelihood; a tie is half
-                     a win for each. Half a win each way is added to every pair that was compared, so that a model which
-                     always won has a finite score
+    Bradley-Terry    scores s with P(i beats j) = 1 / (1 + exp(s_j - s_i)), of mean 0, by maximum likelihood; a tie is
+                     half a win for each. Half a win each way is added to every pair that was compared, so that a
+                     model which always won has a finite score
     two groups       raters split at random in halves: how far the two halves' win rates lie apart (paper: less than 2%)
 
 Intervals are of 95%, by a bootstrap in two stages: raters are drawn with replacement, and of each his answers. Raters
@@ -51,7 +51,7 @@ class Groups:
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """One criterion. ``matrix[a][b]`` is how often a beats b, with its interval; None if they never met, or only tied."""
+    """One criterion. ``matrix[a][b]`` is how often a beats b; None if they never met, or only tied."""
 
     win_rate: dict[str, Estimate | None]
     ties: dict[str, float]
@@ -220,8 +220,8 @@ def to_markdown(result: Result) -> str:
         if v.groups is not None:
             g = v.groups
             parts.append(
-                f"Two groups of raters, {name}: in the worst model the win rates are {100 * g.mean:.1f} points apart on "
-                f"average over {SPLITS} splits, {100 * g.largest:.1f} at most."
+                f"Two groups of raters, {name}: in the worst model the win rates are {100 * g.mean:.1f} points apart "
+                f"on average over {SPLITS} splits, {100 * g.largest:.1f} at most."
             )
     return "\n\n".join(parts) + "\n"
 

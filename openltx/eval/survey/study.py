@@ -46,7 +46,11 @@ class Question:
 
 @dataclass(frozen=True, kw_only=True)
 class Study:
-    """What ``study.json`` says. ``clips`` is id -> (model, name), ``checks`` id -> id of the clip that it is broken from."""
+    """What ``study.json`` says.
+
+    clips    id -> (model, name)
+    checks   id of a broken clip -> id of the whole one
+    """
 
     version: int
     seed: int
@@ -103,7 +107,9 @@ def create_study(
     if min(raters, comparisons) < 1:
         raise RequestError(f"raters={raters} and comparisons={comparisons} must be at least 1.")
     if (folder / STUDY).exists():
-        raise DataError(f"{folder} holds a study already. Leave the models out to go on with it, or name another folder.")
+        raise DataError(
+            f"{folder} holds a study already. Leave the models out to go on with it, or name another folder."
+        )
     names = in_common(sets)
     prompts = _prompts_of(sets, names)
     (folder / CLIPS).mkdir(parents=True, exist_ok=True)
@@ -198,7 +204,9 @@ def _prompts_of(sets: Mapping[str, Sequence[Entry]], names: Sequence[str]) -> di
     told = {entry.name: entry.prompt for entries in sets.values() for entry in entries if entry.prompt is not None}
     unknown = [name for name in names if name not in told]
     if unknown:
-        raise DataError(f"Nobody knows the prompt of {unknown[0]}: raters must see it. Give all of them with --prompts.")
+        raise DataError(
+            f"Nobody knows the prompt of {unknown[0]}: raters must see it. Give all of them with --prompts."
+        )
     return {name: told[name] for name in names}
 
 
