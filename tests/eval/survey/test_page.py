@@ -1,5 +1,6 @@
 """The page in Chromium by keyboard alone, and the server behind it."""
 
+import re
 import shutil
 import socket
 import threading
@@ -105,9 +106,20 @@ def test_a_taken_port_is_one_error(make_study: Make, capsys: pytest.CaptureFixtu
     assert "Cannot listen" in capsys.readouterr().err
 
 
+def until_playing(page: Any) -> None:
+    """Wait until both videos are decoded and run."""
+    for _ in range(300):
+        if page.evaluate("[...document.querySelectorAll('video')].every(v => v.readyState >= 2 && !v.paused)"):
+            return
+        time.sleep(0.1)
+    raise AssertionError("the videos do not play")
+
+
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here")
 def test_a_whole_survey_is_answered_by_keyboard_alone(make_study: Make) -> None:
     sync_api = pytest.importorskip("playwright.sync_api")
+    expect = sync_api.expect
+    expect.set_options(timeout=30_000)
     folder, study = make_study(raters=1, comparisons=6)
     code, store = study.raters[0], Answers(folder / ANSWERS)
     with serving(study, folder) as url, sync_api.sync_playwright() as driver:
@@ -120,35 +132,35 @@ def test_a_whole_survey_is_answered_by_keyboard_alone(make_study: Make) -> None:
         keys = page.keyboard
         keys.type("wrong")
         keys.press("Enter")
-        page.wait_for_function("document.getElementById('message').textContent.includes('not known')")
+        expect(page.locator("#message")).to_contain_text("not known")
         faults.clear()  # the browser reports the refused request itself
         for _ in "wrong":
             keys.press("Backspace")
         keys.type(code)
         keys.press("Enter")
-        page.wait_for_function("document.title.startsWith('1 of')")
-        page.wait_for_function("[...document.querySelectorAll('video')].every(v => v.readyState >= 2 && !v.paused)")
+        expect(page).to_have_title(re.compile("^1 of"))
+        until_playing(page)
         assert study.questions(code)[0].prompt in page.inner_text("#prompt")
 
         keys.press("Enter")  # nothing is answered yet
-        page.wait_for_function("document.getElementById('message').textContent.includes('still open')")
+        expect(page.locator("#message")).to_contain_text("still open")
         for key in ("ArrowLeft", "2", "3", "ArrowRight"):
             keys.press(key)
         keys.press("Backspace")  # the last one again
         keys.press("ArrowDown")
         keys.press("Enter")
-        page.wait_for_function("document.title.startsWith('2 of')")
+        expect(page).to_have_title(re.compile("^2 of"))
         assert store.all()[0].choices == ("left", "tie", "right", "tie")
 
         keys.press("Backspace")  # back to the first question, and answer it anew
-        page.wait_for_function("document.title.startsWith('1 of')")
+        expect(page).to_have_title(re.compile("^1 of"))
         for number in range(study.total):
-            page.wait_for_function(f"document.title.startsWith('{number + 1} of')")
+            expect(page).to_have_title(re.compile(f"^{number + 1} of"))
             for key in ("1", "1", "ArrowRight", "3"):
                 keys.press(key)
             keys.press("Space")
             keys.press("Enter")
-        page.wait_for_selector("#end:not([hidden])")
+        expect(page.locator("#end")).to_be_visible()
         assert faults == []
         browser.close()
     kept = store.all()

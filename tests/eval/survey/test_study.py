@@ -74,7 +74,7 @@ def test_what_no_browser_plays_is_recoded(tmp_path: Path) -> None:
     sets = {}
     for model in ("a", "b"):
         (tmp_path / model).mkdir()
-        write_video(tmp_path / model / "x.gif", np.full((5, 32, 32, 3), 90, np.uint8), 10)
+        write_video(tmp_path / model / "x.gif", np.full((5, 32, 32, 3), 90, np.uint8), 10.0)
         sets[model] = read_videos(tmp_path / model, [Prompt(text="grey")])
     study = create_study(tmp_path / "s", sets, raters=1, comparisons=1, seed=0, progress=lambda *_: None)
     frames, _ = read_video(tmp_path / "s" / CLIPS / f"{next(iter(study.clips))}.mp4")
