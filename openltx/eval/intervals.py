@@ -1,8 +1,8 @@
 """A number with its uncertainty: value, 95% interval, and how many videos or answers it is from.
 
-Means are resampled with replacement (the percentile bootstrap, Efron 1979). A number of a whole set, as a Frechet
-distance is, would come out too large on resampled sets, in which videos repeat; it gets the jackknife's normal
-interval, from the set without each video, or group of videos, in turn.
+Means are resampled with replacement (the percentile bootstrap, Efron 1979), shares get Wilson's interval. A number of a
+whole set, as a Frechet distance is, would come out too large on resampled sets, in which videos repeat; it gets the
+jackknife's normal interval, from the set without each video, or group of videos, in turn.
 """
 
 from collections.abc import Callable, Sequence
@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, TypeVar
 
 import numpy as np
+from jaxtyping import Float
 
 RESAMPLES = 2000
 TAIL = 2.5  # percent on each side
@@ -34,21 +35,31 @@ class Estimate:
         return f"{self.value:.4g} [{self.low:.4g}, {self.high:.4g}]"
 
 
-def mean_of(values: Sequence[float | None], seed: int = 0) -> Estimate | None:
-    """The mean of the known values with its bootstrap interval; None if there are none."""
+def mean_of(values: Sequence[float | None], seed: int = 0, *, is_share: bool = False) -> Estimate | None:
+    """The known values' mean with its interval; None if there are none. ``is_share``: they are outcomes, 0 or 1."""
     known = np.array([value for value in values if value is not None], dtype=np.float64)
     if not len(known):
         return None
     low, high = None, None
-    if len(known) > 1:
+    if is_share:
+        low, high = share_interval(known)
+    elif len(known) > 1:
         draws = np.random.default_rng(seed).integers(len(known), size=(RESAMPLES, len(known)))
         low, high = percentile_interval(known[draws].mean(1))
     return Estimate(value=float(known.mean()), low=low, high=high, n=len(known))
 
 
-def mean_as_json(values: Sequence[float | None], seed: int = 0) -> dict[str, Any] | None:
+def share_interval(outcomes: Float[np.ndarray, " n"]) -> tuple[float, float]:
+    """Wilson's interval (1927) of a share, from outcomes that are 0 or 1; it has a width where all are alike too."""
+    n, share, square = len(outcomes), outcomes.mean(), NORMAL**2
+    centre = (share + square / (2 * n)) / (1 + square / n)
+    spread = NORMAL / (1 + square / n) * np.sqrt(share * (1 - share) / n + square / (4 * n**2))
+    return max(float(centre - spread), 0.0), min(float(centre + spread), 1.0)
+
+
+def mean_as_json(values: Sequence[float | None], seed: int = 0, *, is_share: bool = False) -> dict[str, Any] | None:
     """``mean_of`` as JSON values."""
-    estimate = mean_of(values, seed)
+    estimate = mean_of(values, seed, is_share=is_share)
     return None if estimate is None else asdict(estimate)
 
 

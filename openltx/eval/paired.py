@@ -12,6 +12,9 @@ from openltx.eval.intervals import Estimate, mean_of
 from openltx.eval.report import Cell, markdown_table
 from openltx.eval.suite import Better, Score, interval_text
 
+FEWEST_PAIRS = 6
+"""Below it even pairs that all agree could be chance: two sided, 2 * 0.5^5 is more than 5%."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Difference:
@@ -29,8 +32,10 @@ class Difference:
 
     @property
     def verdict(self) -> str:
-        """Which is better, if the interval of the difference leaves zero out."""
+        """Which is better, if the interval of the difference leaves zero out and there are enough pairs."""
         low, high = self.difference.low, self.difference.high
+        if self.difference.n < FEWEST_PAIRS:
+            return "too few"
         if low is None or high is None or low <= 0 <= high:
             return "undecided"
         if self.better == "either":

@@ -175,7 +175,10 @@ def scores(trials: Sequence[Trial]) -> dict[str, dict[str, float]]:
 
 def intervals(trials: Sequence[Trial]) -> dict[str, Any]:
     """The shares of the generated videos as value, 95% interval and n."""
-    return {name: mean_as_json([float(getattr(trial.verdict, name)) for trial in trials]) for name in ATTRIBUTES}
+    return {
+        name: mean_as_json([float(getattr(trial.verdict, name)) for trial in trials], is_share=True)
+        for name in ATTRIBUTES
+    }
 
 
 def grouped(trials: Sequence[Trial], key: Callable[[Clip], str]) -> dict[str, dict[str, Any]]:

@@ -48,11 +48,12 @@ class Sample:
 
 @dataclass(frozen=True, kw_only=True)
 class Measure:
-    """A number of one video; None where it cannot have one."""
+    """A number of one video; None where it cannot have one. ``is_share``: it is 0 or 1, and the mean a share."""
 
     name: str
     better: Better
     of: Callable[[Sample], float | None]
+    is_share: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,7 +88,12 @@ def measures(lookers: Lookers) -> list[Measure]:
     found = [
         Measure(name="temporal_flickering", better="higher", of=lambda s: temporal.temporal_flickering(s.frames)),
         Measure(name="motion_smoothness_dis", better="higher", of=lambda s: temporal.motion_smoothness(s.frames)),
-        Measure(name="dynamic_degree_dis", better="either", of=lambda s: temporal.dynamic_degree(s.frames, s.fps)),
+        Measure(
+            name="dynamic_degree_dis",
+            better="either",
+            of=lambda s: temporal.dynamic_degree(s.frames, s.fps),
+            is_share=True,
+        ),
     ]
     found += [
         Measure(name=f"{what}_consistency_{encoder.name}", better="higher", of=_consistency(encoder))
@@ -128,7 +134,7 @@ def score(
     scores = [
         Score(name=measure.name, better=measure.better, estimate=estimate, values=tuple(row))
         for measure, row in zip(wanted, values, strict=True)
-        if (estimate := mean_of(row, seed)) is not None
+        if (estimate := mean_of(row, seed, is_share=measure.is_share)) is not None
     ]
     if reference is not None and lookers.frechet is not None:
         scores += frechet_scores(lookers.frechet.name, reference, features)
@@ -203,7 +209,7 @@ def _playroom(probe: Probe) -> list[Measure]:
             found = verdict(sample)
             return None if found is None else float(getattr(found, attribute))
 
-        return Measure(name=f"playroom_{attribute}", better="higher", of=of)
+        return Measure(name=f"playroom_{attribute}", better="higher", of=of, is_share=True)
 
     return [measure(attribute) for attribute in ("colour", "motion", "shape", "all_correct")]
 

@@ -145,6 +145,19 @@ def in_common(folders: Mapping[str, Sequence[Entry]]) -> list[str]:
     return common
 
 
+def short_names(sources: Sequence[Path]) -> list[str]:
+    """A name for each model or folder: its own, with its folder's before it if that is not enough to tell them apart.
+
+    Raises DataError if two are the same.
+    """
+    names = [source.stem for source in sources]
+    if len(set(names)) < len(names):
+        names = [f"{source.absolute().parent.name}-{source.stem}" for source in sources]
+    if len(set(names)) < len(names):
+        raise DataError(f"{', '.join(map(str, sources))} cannot be told apart by their names. Rename one.")
+    return names
+
+
 def peak_memory() -> int | None:
     """The most memory in bytes that this process has had (on CUDA: of the device); None where that is not known."""
     import torch

@@ -36,3 +36,13 @@ def test_most_intervals_hold_the_truth() -> None:
     found = [mean_of(row.tolist(), seed=i) for i, row in enumerate(draws)]
     held = np.mean([e is not None and e.low is not None and e.high is not None and e.low < 0 < e.high for e in found])
     assert 0.88 < held < 0.99
+
+
+def test_a_share_has_wilsons_interval_and_keeps_a_width_at_the_ends() -> None:
+    from scipy.stats import binomtest
+
+    for successes, trials in ((4, 4), (0, 9), (7, 20)):
+        found = mean_of([1.0] * successes + [0.0] * (trials - successes), is_share=True)
+        expected = binomtest(successes, trials).proportion_ci(method="wilson")
+        assert found is not None
+        assert (found.low, found.high) == pytest.approx((expected.low, expected.high), abs=1e-4)

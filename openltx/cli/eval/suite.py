@@ -31,6 +31,7 @@ from openltx.eval.videos import (
     prompt_of,
     read_prompts,
     read_videos,
+    short_names,
 )
 from openltx.media.contact_sheet import contact_sheet
 from openltx.media.io import read_video
@@ -174,7 +175,7 @@ def compare_command(
             raise RequestError(f"What do the videos in {sources[given.index(True)]} show? Say it with --prompts.")
         wanted, clips = _playroom(count)
         reference = reference or clips
-    names = _two_names(a, b)
+    names = short_names(sources)
     sets: dict[str, list[Entry]] = {}
     for name, source, is_given in zip(names, sources, given, strict=True):
         if is_given:
@@ -267,9 +268,3 @@ def _per_video(entries: Sequence[Entry], scores: Sequence[Score]) -> dict[str, d
 def _has_videos(folder: Path) -> bool:
     """Whether this is a folder of videos rather than of weights."""
     return not (folder / "model_index.json").is_file() and not any(folder.glob("*.safetensors"))
-
-
-def _two_names(a: str, b: str) -> tuple[str, str]:
-    """Short names, which differ."""
-    first, second = Path(a).stem, Path(b).stem
-    return (first, second) if first != second else (f"{first}-a", f"{second}-b")

@@ -13,7 +13,7 @@ from openltx.eval.survey import analysis
 from openltx.eval.survey.answers import CRITERIA, Answers
 from openltx.eval.survey.picture import matrix_picture
 from openltx.eval.survey.study import ANSWERS, STUDY, Study, create_study, open_study
-from openltx.eval.videos import Entry, Making, make_videos, read_prompts, read_videos
+from openltx.eval.videos import Entry, Making, make_videos, read_prompts, read_videos, short_names
 from openltx.pipelines.residency import Device
 
 survey_app = App(name="survey", help="Let people compare models' videos, blind.")
@@ -120,12 +120,9 @@ def _sets(
         raise RequestError("Give --models to make videos, or --videos with folders of them, but not both.")
     if models and prompts is None:
         raise RequestError("Which videos are to be made? Say it with --prompts FILE.")
-    names = [Path(each).stem for each in models] or [folder.resolve().name for folder in videos]
-    if len(names) < 2 or len(set(names)) < len(names):
-        raise RequestError(
-            f"A survey compares two models or more, of different names; given: {', '.join(names)}. Name another, or "
-            "rename a file or folder."
-        )
+    names = short_names([Path(each) for each in models] or videos)
+    if len(names) < 2:
+        raise RequestError("A survey compares models: name two of them at least.")
     wanted = None if prompts is None else read_prompts(prompts)
     if not models:
         return {name: read_videos(folder, wanted)[:count] for name, folder in zip(names, videos, strict=True)}
