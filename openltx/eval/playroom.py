@@ -16,6 +16,7 @@ from jaxtyping import UInt8
 from PIL.Image import Image, fromarray
 
 from openltx.data.manifest import Clip
+from openltx.eval.intervals import mean_as_json
 from openltx.eval.judge import Verdict, expected_motion, judge
 from openltx.eval.metrics import psnr
 from openltx.eval.probe import Probe
@@ -144,6 +145,7 @@ def summarise(trials: Sequence[Trial], images: Sequence[ImageTrial]) -> dict[str
         report["text_to_video"] = {
             "prompts": len(trials),
             **scores(trials),
+            "intervals": intervals(trials),
             "by_event": grouped(trials, lambda clip: clip.truth["event"]),
             "by_shape": grouped(trials, lambda clip: clip.truth["objects"][0]["shape"]),
             "trials": [describe(trial) for trial in trials],
@@ -169,6 +171,14 @@ def scores(trials: Sequence[Trial]) -> dict[str, dict[str, float]]:
     real = {name: share(getattr(trial.ceiling, name) for trial in trials) for name in ATTRIBUTES}
     ratio = {name: generated[name] / real[name] if real[name] else 0.0 for name in ATTRIBUTES}
     return {"generated": generated, "real": real, "ratio": ratio}
+
+
+def intervals(trials: Sequence[Trial]) -> dict[str, Any]:
+    """The shares of the generated videos as value, 95% interval and n."""
+    return {
+        name: mean_as_json([float(getattr(trial.verdict, name)) for trial in trials], is_share=True)
+        for name in ATTRIBUTES
+    }
 
 
 def grouped(trials: Sequence[Trial], key: Callable[[Clip], str]) -> dict[str, dict[str, Any]]:

@@ -8,6 +8,7 @@ from typing import Any
 from openltx.eval.baseline import Downsampling
 from openltx.eval.comparison import Similarity
 from openltx.eval.frechet import compare_features, num_components
+from openltx.eval.intervals import mean_as_json
 from openltx.eval.report import Cell, markdown_table
 from openltx.eval.vae import Evaluation, Features, Level, Outcome, Settings
 
@@ -77,6 +78,7 @@ def measures(outcome: Outcome, originals: Features | None) -> dict[str, Any]:
         frechet = compare_features(originals, outcome.features)
     return {
         **{name: _mean(scores, name) for name in MEANS},
+        "intervals": {name: mean_as_json([getattr(score, name) for score in scores]) for name in MEANS},
         "frechet_mobilenet_v2": None if frechet is None else frechet.distance,
         "frechet_mobilenet_v2_reduced": None if frechet is None else frechet.reduced,
         "first_frame": {name: _mean(scores, f"first_{name}") for name in FIRST_FRAME},

@@ -27,13 +27,14 @@ def load_autoencoder(model: str, device: Device) -> VideoAutoencoder:
 def load_networks() -> Networks:
     """The networks whose weights are here; a line for each of the others says how to get them."""
     return Networks(
-        lpips_alex=_if_present("LPIPS", lambda: load_lpips("alex")),
-        lpips_vgg=_if_present("LPIPS", lambda: load_lpips("vgg")),
-        mobilenet=_if_present("the Frechet distance", load_mobilenet),
+        lpips_alex=if_present("LPIPS", lambda: load_lpips("alex")),
+        lpips_vgg=if_present("LPIPS", lambda: load_lpips("vgg")),
+        mobilenet=if_present("the Frechet distance", load_mobilenet),
     )
 
 
-def _if_present(what: str, load: Callable[[], Network]) -> Network | None:
+def if_present(what: str, load: Callable[[], Network]) -> Network | None:
+    """What ``load`` gives; None, and a line that says so, if its weights are not here."""
     try:
         return load()
     except AssetError as error:

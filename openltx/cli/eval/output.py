@@ -40,7 +40,7 @@ def publish(
     write_json(json, report)
     for name, picture in pictures.items():
         save_picture(picture, out / name)
-    say(f"{out}  report.md, {', '.join(pictures)}; {json}")
+    say(f"{out}  {', '.join(['report.md', *pictures])}; {json}")
 
 
 def save_picture(picture: Image, path: Path) -> None:
