@@ -12,7 +12,7 @@ from openltx.cli import main
 from openltx.data.datasets import Draw, Stage
 from openltx.models.critic import CriticConfig
 from openltx.models.presets import transformer_preset, vae_preset
-from openltx.recipes import decoder, film, playroom
+from openltx.recipes import decoder, film, playroom, playroom_mixed
 from openltx.training.adversarial import AdversarialConfig
 
 TINY_CRITIC = AdversarialConfig(critic=CriticConfig(channels=8, layers=2))
@@ -26,9 +26,9 @@ def tiny_recipe(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(playroom, "VAE_RUN", tiny)
     monkeypatch.setattr(film, "VAE_RUN", replace(film.VAE_RUN, stages=stages, adversarial=TINY_CRITIC))
     monkeypatch.setattr(decoder, "VAE_RUN", replace(decoder.VAE_RUN, stages=stages, decoder_base_channels=8))
-    monkeypatch.setattr(playroom, "TRANSFORMER", transformer_preset("tiny"))
-    monkeypatch.setattr(playroom, "SAMPLING", SAMPLING)
-    monkeypatch.setattr(playroom, "SAMPLE_PROMPTS", ("a red ball",))
+    flow = {"transformer": transformer_preset("tiny"), "sampling": SAMPLING, "sample_prompts": ("a red ball",)}
+    monkeypatch.setattr(playroom, "FLOW_RUN", replace(playroom.FLOW_RUN, **flow))
+    monkeypatch.setattr(playroom_mixed, "FLOW_RUN", replace(playroom_mixed.FLOW_RUN, **flow))
 
 
 def run(*words: str | Path) -> int:
@@ -41,7 +41,7 @@ def test_the_four_steps_lead_from_clips_to_a_model_that_generates(clip_folder: P
     assert run(*train) == 0
     assert run("train", "export", "playroom", "--vae-run", tmp_path / "vae", "-o", tmp_path / "vae.safetensors") == 0
     source = ("--vae", tmp_path / "vae.safetensors")
-    assert run("train", "latents", "playroom", "--data", clip_folder, *source, "--out", tmp_path / "latents") == 0
+    assert run("data", "precompute", clip_folder, *source, "--out", tmp_path / "latents") == 0
     flow = ("train", "flow", "playroom", "--latents", tmp_path / "latents", *source, "--out", tmp_path / "flow")
     assert run(*flow, "--steps", "1") == 0
     model = tmp_path / "model.safetensors"
@@ -60,9 +60,10 @@ def test_a_base_of_another_architecture_is_refused(
     capfd: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    latents = ("train", "latents", "playroom", "--data", clip_folder, "--vae", tiny_checkpoint, "--limit", "1")
+    latents = ("data", "precompute", clip_folder, "--vae", tiny_checkpoint, "--limit", "1")
     assert run(*latents, "--out", tmp_path / "latents") == 0
-    monkeypatch.setattr(playroom, "TRANSFORMER", replace(transformer_preset("tiny"), num_layers=5))
+    deeper = replace(transformer_preset("tiny"), num_layers=5)
+    monkeypatch.setattr(playroom, "FLOW_RUN", replace(playroom.FLOW_RUN, transformer=deeper))
     flow = ("train", "flow", "playroom", "--latents", tmp_path / "latents", "--vae", tiny_checkpoint)
     assert run(*flow, "--out", tmp_path / "flow", "--base", tiny_checkpoint, "--steps", "1") == 2
     assert "not of the recipe's architecture" in capfd.readouterr().err

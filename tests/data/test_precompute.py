@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from openltx.data.datasets import clips_of, read_clip
-from openltx.data.precompute import precompute, read_examples
+from openltx.data.latents import LatentFolder, read_examples
+from openltx.data.precompute import Precompute, fold, precompute, unfold
 from openltx.errors import DataError
 from openltx.media.transforms import to_tensor
 from openltx.models.bundle import LTXModel
@@ -14,9 +15,10 @@ from openltx.models.presets import vae_preset
 from openltx.models.vae.autoencoder import VideoAutoencoder
 
 
-def run(source: Path, out: Path, model: LTXModel, **settings: int) -> None:
+def run(source: Path, out: Path, model: LTXModel, limit: int | None = None, **settings: int) -> None:
     assert model.text is not None
-    precompute(source, out, model.vae, model.text, phrasings=2, **settings)
+    wanted = Precompute(**{"phrasings": 2, **settings})
+    precompute(source, out, model.vae, model.text, settings=wanted, limit=limit)
 
 
 @torch.no_grad()
