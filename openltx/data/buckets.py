@@ -133,14 +133,15 @@ class BatchPlan:
 
 def families_of(shapes: set[tuple[int, int, int]], largest_drop: float) -> tuple[Family, ...]:
     """Sizes in families: from the smallest count on, all that a share of ``largest_drop`` brings down to it."""
-    by_count = sorted(shapes, key=lambda shape: (_tokens(shape), shape))
     families: list[list[tuple[int, int, int]]] = []
-    for shape in by_count:
-        still_fits = families and _tokens(families[-1][0]) >= round((1 - largest_drop) * _tokens(shape), 6)
-        if still_fits and (families[-1][0][0] == 1) == (shape[0] == 1):
-            families[-1].append(shape)
-        else:
-            families.append([shape])
+    for are_images in (True, False):
+        smallest = 0.0
+        for shape in sorted((s for s in shapes if (s[0] == 1) == are_images), key=lambda s: (_tokens(s), s)):
+            if smallest >= round((1 - largest_drop) * _tokens(shape), 6):
+                families[-1].append(shape)
+            else:
+                families.append([shape])
+                smallest = _tokens(shape)
     return tuple(Family(tuple(members), _tokens(members[0])) for members in families)
 
 
