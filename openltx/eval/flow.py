@@ -8,6 +8,7 @@ distribution of a training.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -60,7 +61,7 @@ def attention_entropy(transformer: VideoTransformer, example: Example, t: float 
 
     Near 0 every token looks at a single other one; the logits have run away. Not for joint attention.
     """
-    inputs: list[tuple[Tensor, ...]] = []
+    inputs: list[tuple[Any, ...]] = []
     blocks = [block for block in transformer.transformer_blocks if isinstance(block, Block)]
     hooks = [block.register_forward_pre_hook(lambda _, arguments: inputs.append(arguments)) for block in blocks]
     try:
@@ -87,7 +88,7 @@ def _error(
     return float(error[counted].mean())
 
 
-def _entropy(block: Block, arguments: tuple[Tensor, ...]) -> float:
+def _entropy(block: Block, arguments: tuple[Any, ...]) -> float:
     h, modulation, rows, rotation = arguments[:4]
     shift, scale = (block.scale_shift_table + modulation).unbind(2)[:2]
     query, key = block.attn1.queries_keys(norm_modulate(h, scale, shift, rows, block.eps), rotation)

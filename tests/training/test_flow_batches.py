@@ -88,9 +88,7 @@ def test_padding_is_seen_by_no_token_and_is_out_of_the_loss(tiny_model: LTXModel
     noised.tokens[:2, 12:] = 100.0
     transformer = made.model.transformer
     padded = transformer(noised.tokens, noised.times, noised.positions, text, mask, token_mask=noised.real)
-    short = transformer(
-        noised.tokens[:2, :12], noised.times[:2, :12], noised.positions[:2, :, :12], text[:2], mask[:2]
-    )
+    short = transformer(noised.tokens[:2, :12], noised.times[:2, :12], noised.positions[:2, :, :12], text[:2], mask[:2])
     torch.testing.assert_close(padded[:2, :12], short, rtol=1e-4, atol=1e-5)
 
 
@@ -122,9 +120,7 @@ def test_the_loss_by_bin_of_t_adds_up() -> None:
 def test_each_sample_has_at_most_one_condition_in_place() -> None:
     shape = LatentShape(frames=5, height=2, width=3)
     latents = torch.randn(400, 16, 5, 2, 3, generator=generator())
-    items = in_place_items(
-        latents, shape, ConditionMix(first_frame=0.3, opening=0.2, inpainting=0.2), generator(1)
-    )
+    items = in_place_items(latents, shape, ConditionMix(first_frame=0.3, opening=0.2, inpainting=0.2), generator(1))
     kept, opening, first = (torch.as_tensor(item.strength) for item in items)
     given = torch.stack([kept.flatten(1).amax(1) > 0, opening > 0, first > 0])
     assert given.sum(0).max() == 1

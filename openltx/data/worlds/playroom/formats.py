@@ -70,7 +70,7 @@ def _parse(name: str) -> Format:
             f'"{name}" is no format: write WIDTHxHEIGHTxFRAMES, for example 192x128x33, or {", ".join(FORMATS)}.'
         )
     width, height, frames = map(int, parts)
-    if frames < 17 or not VideoShape(frames=frames, height=height, width=width, fps=1).is_on_grid():
+    if frames < 17 or not VideoShape(frames=frames, height=height, width=width, fps=1.0).is_on_grid():
         raise DataError(
             f"The format {name} is not possible: sides are multiples of 32, and frames are 8k + 1, at least 17."
         )
