@@ -1,4 +1,4 @@
-"""Distillation: a student of a tiny teacher comes to end where the teacher does, in fewer steps and without guidance."""
+"""Distillation: a student of a tiny teacher comes to end where that does, in fewer steps and without guidance."""
 
 import json
 from dataclasses import replace
@@ -104,25 +104,23 @@ def test_the_student_learns_to_end_where_the_teacher_does(tiny_model: LTXModel, 
     run(made, settings(tmp_path / "whole", 50))
     after = [json.loads(line) for line in (tmp_path / "whole" / "evaluations.jsonl").read_text().splitlines()]
     assert after[-1]["ema/sample_error"] < 0.35 * before
-    curve = [
-        json.loads(line)["distill/loss"] for line in (tmp_path / "whole" / "metrics.jsonl").read_text().splitlines()
-    ]
+    curve = losses(tmp_path / "whole")
     assert sum(curve[-10:]) < 0.6 * sum(curve[:10])
 
 
 def test_a_distillation_resumes_exactly(tiny_model: LTXModel, tmp_path: Path) -> None:
     run(task(tiny_model), settings(tmp_path / "whole", 6))
+    broken = task(tiny_model)
+    original = broken.clips.batch
+    broken.clips.batch = lambda step, micro: original(step, micro) if step < 4 else _interrupt()
     with pytest.raises(KeyboardInterrupt):
-        broken = task(tiny_model)
-        original = broken.clips.batch
-        broken.clips.batch = lambda step, micro: original(step, micro) if step < 4 else _interrupt()
         run(broken, settings(tmp_path / "parts", 6, checkpoint_every=2, prefetch=False))
     run(task(tiny_model), settings(tmp_path / "parts", 6))
-    lines = [
-        [json.loads(line)["distill/loss"] for line in (tmp_path / part / "metrics.jsonl").read_text().splitlines()]
-        for part in ("whole", "parts")
-    ]
-    assert lines[0] == lines[1]
+    assert losses(tmp_path / "whole") == losses(tmp_path / "parts")
+
+
+def losses(out: Path) -> list[float]:
+    return [json.loads(line)["distill/loss"] for line in (out / "metrics.jsonl").read_text().splitlines()]
 
 
 def _interrupt() -> None:
