@@ -11,9 +11,9 @@ from collections.abc import Callable
 
 import torch
 
-from openltx.conditioning import training_state
+from openltx.conditioning import Given, training_state
 from openltx.flow.path import velocity
-from openltx.geometry import LatentShape
+from openltx.geometry import LatentShape, unpatchify
 from openltx.models.transformer import VideoTransformer, init_weights
 from openltx.recipes import playroom
 from openltx.training.losses import dwt_loss
@@ -31,7 +31,8 @@ def flow() -> Callable[[], torch.Tensor]:
     clean, noise = (torch.randn(b, shape.num_tokens, 128, generator=generator) for _ in range(2))
     text, mask = torch.randn(b, 28, 384, generator=generator), torch.ones(b, 28, dtype=torch.bool)
     t, strength = torch.rand(b, generator=generator), (torch.arange(b) % 3 == 0).float()
-    state, times, _ = training_state(clean, noise, t, shape, 24.0, strength, True)
+    items = [Given(latents=unpatchify(clean, shape)[:, :, :1], strength=strength)]
+    state, times, _ = training_state(clean, noise, t, shape, 24.0, items)
     target = velocity(clean, noise)
     return lambda: (model(state.tokens, times, state.positions, text, mask).float() - target).square().mean()
 

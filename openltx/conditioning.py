@@ -10,7 +10,7 @@ those of the official pipeline from 0.9.5 on.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -36,12 +36,13 @@ class Given:
     From frame 0 on they stand in the place of the video's own tokens. Elsewhere an image is extra tokens at the time of
     its frame, and of a clip (whose frame is a multiple of 8) the latents from the third on stand in place, while
     ``prefix`` says what becomes of the first two, which were encoded as the start of a video: extra "tokens", "soft"
-    (the second in place at a small strength) or "drop". ``strength``: 1 keeps them exactly, 0 not at all.
+    (the second in place at a small strength) or "drop". ``strength``: 1 keeps them exactly, 0 not at all; one number,
+    or one for each sample.
     """
 
     latents: Float[Tensor, "b c f h w"]
     frame: int = 0
-    strength: float = 1.0
+    strength: float | Float[Tensor, "b"] = 1.0
     prefix: Prefix = "tokens"
 
 
@@ -89,8 +90,10 @@ def initial_state(
                 extras.append(part)
                 continue
             place = slice(part.frame * cells, part.frame * cells + part.tokens.shape[1])
-            clean[:, place] = part.tokens.to(clean)
-            strength[:, place] = part.strength.to(strength)
+            level = part.strength.to(strength)
+            held = level > 0 if part.spares else torch.ones_like(level, dtype=torch.bool)
+            clean[:, place] = torch.where(held[..., None], part.tokens.to(clean), clean[:, place])
+            strength[:, place] = torch.where(held, level, strength[:, place])
     tokens = interpolate(clean, start, 1 - strength)
     positions = token_positions(shape, fps, causal)
     fronts = [_noised(extra, start, draw) for extra in extras]
@@ -107,32 +110,41 @@ def training_state(
     t: Float[Tensor, "b"],
     shape: LatentShape,
     fps: float,
-    first_frame_strength: Float[Tensor, "b"],
+    items: Sequence[Item] = (),
     causal: bool = True,
-) -> tuple[TokenState, Float[Tensor, "b n"], Bool[Tensor, "b n"]]:
+    draw: Draw | None = None,
+) -> tuple[TokenState, Float[Tensor, "b m"], Bool[Tensor, "b m"]]:
     """A training example: the noised state, every token's time, and which tokens count in the loss.
 
-    Samples whose ``first_frame_strength`` is above 0 have their first frame ``Given`` with that strength; its tokens
-    are out of the loss. A shape of one frame, an image, is never given its own first frame: nothing would be left to
-    learn. ``clean`` are the tokens of videos of ``shape``.
+    The items are written in as for sampling (``initial_state``); whatever is conditioned has the time min(t, 1 - s),
+    matching noise, and is out of the loss. ``clean`` are the tokens of videos of ``shape``, of which the state's
+    ``clean`` holds all; ``draw`` gives the noise of tokens in front of the video.
     """
-    given = shape.height * shape.width if shape.frames > 1 else 0
-    in_first_frame = torch.arange(shape.num_tokens, device=clean.device) < given
-    strength = first_frame_strength[:, None].to(clean.dtype) * in_first_frame
-    positions = token_positions(shape, fps, causal).to(clean.device).expand(len(clean), -1, -1)
-    state = TokenState(clean, clean, strength, positions, shape.num_tokens)
-    times = state.effective_t(t)
-    noised = TokenState(interpolate(clean, noise, times), clean, strength, state.positions, state.num_targets)
-    return noised, times, strength == 0
+    given = initial_state(noise, shape, fps, items, causal, draw)
+    front = given.tokens.shape[1] - shape.num_tokens
+    in_front = given.clean[:, :front]
+    whole = torch.cat([in_front, torch.where(given.strength[:, front:, None] > 0, given.clean[:, front:], clean)], 1)
+    if front:
+        assert draw is not None, "tokens in front of the video need noise: give draw"
+        noise = torch.cat([draw(in_front.shape).to(noise), noise], 1)
+    times = given.effective_t(t)
+    state = replace(given, tokens=interpolate(whole, noise, times), clean=whole)
+    counted = given.strength == 0
+    counted[:, :front] = False
+    return state, times, counted
 
 
 @dataclass(frozen=True)
 class _InPlace:
-    """Tokens that replace those of the video from latent frame ``frame`` on; strength (b n) or (1)."""
+    """Tokens that replace those of the video from latent frame ``frame`` on; strength (b n) or (b 1).
+
+    ``spares``: samples with a strength of 0 are left as they are.
+    """
 
     tokens: Tensor
     frame: int
     strength: Tensor
+    spares: bool = False
 
 
 @dataclass(frozen=True)
@@ -141,7 +153,7 @@ class _Extra:
 
     tokens: Tensor
     positions: Float[Tensor, "3 n"]
-    strength: float
+    strength: Tensor
 
 
 def _parts(item: Item, shape: LatentShape, fps: float, causal: bool) -> list[_InPlace | _Extra]:
@@ -151,7 +163,7 @@ def _parts(item: Item, shape: LatentShape, fps: float, causal: bool) -> list[_In
         case Reference():
             return [_extra(item.latents, shape, fps, causal, 0, item.strength)]
         case Given(frame=0):
-            return [_InPlace(patchify(item.latents), 0, torch.tensor([item.strength]))]
+            return [_InPlace(patchify(item.latents), 0, _column(item.strength), isinstance(item.strength, Tensor))]
         case Given() if item.latents.shape[2] == 1:
             return [_extra(item.latents, shape, fps, causal, item.frame, item.strength)]
         case Given():
@@ -165,25 +177,32 @@ def _clip_inside(item: Given, shape: LatentShape, fps: float, causal: bool) -> l
     if item.prefix == "tokens":
         parts.append(_extra(prefix, shape, fps, causal, item.frame, item.strength))
     elif item.prefix == "soft":
-        soft = torch.tensor([min(SOFT_PREFIX_STRENGTH, item.strength)])
+        soft = _column(item.strength).clamp(max=SOFT_PREFIX_STRENGTH)
         parts.append(_InPlace(patchify(prefix[:, :, 1:]), first + 1, soft))
     if rest.shape[2]:
-        parts.append(_InPlace(patchify(rest), first + PREFIX_LATENTS, torch.tensor([item.strength])))
+        parts.append(_InPlace(patchify(rest), first + PREFIX_LATENTS, _column(item.strength)))
     return parts
 
 
-def _extra(latents: Tensor, shape: LatentShape, fps: float, causal: bool, frame: int, strength: float) -> _Extra:
+def _extra(
+    latents: Tensor, shape: LatentShape, fps: float, causal: bool, frame: int, strength: float | Tensor
+) -> _Extra:
     """Tokens at the positions of a video of their own that begins at pixel frame ``frame``."""
     own = LatentShape(frames=latents.shape[2], height=shape.height, width=shape.width)
-    return _Extra(patchify(latents), token_positions(own, fps, causal, first_frame=frame), strength)
+    return _Extra(patchify(latents), token_positions(own, fps, causal, first_frame=frame), _column(strength))
+
+
+def _column(strength: float | Tensor) -> Float[Tensor, "b 1"]:
+    """One strength for each sample, or for all."""
+    return torch.as_tensor(strength, dtype=torch.float32).reshape(-1, 1)
 
 
 def _noised(extra: _Extra, start: Tensor, draw: Draw | None) -> tuple[Tensor, Tensor, Tensor]:
     """Extra tokens as they stand in the state: mixed with noise, clean, and their strengths."""
     b, n = len(start), extra.tokens.shape[1]
     given = extra.tokens.to(start).expand(b, -1, -1)
-    strength = start.new_full((b, n), extra.strength)
-    assert extra.strength == 1 or draw is not None, "a weak condition in front of the video needs noise: give draw"
+    strength = extra.strength.to(start).expand(b, n)
+    assert draw is not None or bool((strength == 1).all()), "a weak condition in front needs noise: give draw"
     noise = torch.zeros_like(given) if draw is None else draw(given.shape).to(given)
     return interpolate(given, noise, 1 - strength), given, strength
 

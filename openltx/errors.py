@@ -7,6 +7,7 @@
     ├── DataError           a data set, a manifest or a world that cannot be used
     ├── AssetError          a weight or a video of somebody else's that cannot be fetched or does not match its hash
     ├── RunError            a training run that cannot start, resume or go on
+    │   └── DivergedError   its loss or gradient is no finite number any more
     └── ServeError          a server that cannot start, or refuses a piece of work
 
 Each message says what was asked, what is possible, and what to do. The command line prints it and exits with code 2.
@@ -39,6 +40,10 @@ class AssetError(OpenLTXError):
 
 class RunError(OpenLTXError):
     """A training run that cannot start, resume or continue."""
+
+
+class DivergedError(RunError):
+    """A training run whose loss or gradient is no finite number any more."""
 
 
 class ServeError(OpenLTXError):

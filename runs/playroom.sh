@@ -18,7 +18,7 @@ $openltx data world playroom --clips 8000 --seed 0 --workers "$(nproc)" --out "$
 $openltx train vae playroom --data "$work/playroom" --out "$work/vae"
 $openltx train export playroom --vae-run "$work/vae" -o "$work/vae.safetensors"
 
-$openltx train latents playroom --data "$work/playroom" --vae "$work/vae.safetensors" --out "$work/latents"
+$openltx data precompute "$work/playroom" --vae "$work/vae.safetensors" --out "$work/latents"
 $openltx train flow playroom --latents "$work/latents" --vae "$work/vae.safetensors" --out "$work/flow"
 $openltx train export playroom --vae "$work/vae.safetensors" --flow-run "$work/flow" -o "$work/playroom.safetensors"
 

@@ -54,33 +54,60 @@ def test_a_strength_outside_0_to_1_is_refused(strength: float) -> None:
 
 def test_training_at_t_1_meets_the_state_that_sampling_starts_from() -> None:
     clean, noise = randn(2, SHAPE.num_tokens, 5), randn(2, SHAPE.num_tokens, 5, seed=1)
-    trained, times, counts = training_state(
-        clean, noise, torch.ones(2), SHAPE, 24.0, torch.tensor([0.9, 0.9]), causal=False
-    )
-    image = clean[:, :FIRST].reshape(2, 1, 2, 4, 5).permute(0, 4, 1, 2, 3)
-    sampled = initial_state(noise, SHAPE, 24.0, [Given(latents=image, strength=0.9)], causal=False)
+    items = [Given(latents=first_frame(clean), strength=0.9)]
+    trained, times, counts = training_state(clean, noise, torch.ones(2), SHAPE, 24.0, items, causal=False)
+    sampled = initial_state(noise, SHAPE, 24.0, items, causal=False)
     torch.testing.assert_close(trained.tokens, sampled.tokens)
     torch.testing.assert_close(times, sampled.effective_t(1.0))
     assert trained.positions.equal(sampled.positions)
     assert counts.tolist() == [[False] * FIRST + [True] * 16] * 2
 
 
+def first_frame(clean: torch.Tensor) -> torch.Tensor:
+    """The first frame of videos of SHAPE, as latents."""
+    return clean[:, :FIRST].reshape(-1, 1, 2, 4, 5).permute(0, 4, 1, 2, 3)
+
+
 def test_training_noises_each_token_to_its_own_time() -> None:
     clean, noise = randn(3, SHAPE.num_tokens, 5), randn(3, SHAPE.num_tokens, 5, seed=1)
     t, strength = torch.tensor([0.8, 0.6, 0.05]), torch.tensor([0.0, 1.0, 0.9])
-    state, times, counts = training_state(clean, noise, t, SHAPE, 24.0, strength)
+    items = [Given(latents=first_frame(clean), strength=strength)]
+    state, times, counts = training_state(clean, noise, t, SHAPE, 24.0, items)
     torch.testing.assert_close(times[:, 0], torch.tensor([0.8, 0.0, 0.05]))
     torch.testing.assert_close(times[:, -1], t)
     torch.testing.assert_close(state.tokens, (1 - times[..., None]) * clean + times[..., None] * noise)
     assert counts.sum(1).tolist() == [24, 16, 16]
 
 
-def test_an_image_in_training_is_not_given_to_itself() -> None:
-    shape = LatentShape(frames=1, height=2, width=4)
-    clean, noise = randn(2, 8, 5), randn(2, 8, 5, seed=1)
-    _, times, counts = training_state(clean, noise, torch.tensor([0.8, 0.6]), shape, 24.0, torch.ones(2))
-    assert counts.all()
-    torch.testing.assert_close(times, torch.tensor([[0.8], [0.6]]).expand(-1, 8))
+def test_training_with_tokens_in_front_meets_the_state_of_sampling_too() -> None:
+    clean, noise = randn(2, SHAPE.num_tokens, 5), randn(2, SHAPE.num_tokens, 5, seed=1)
+    items = [Given(latents=randn(2, 5, 1, 2, 4, seed=2), frame=12, strength=torch.tensor([1.0, 0.8]))]
+
+    def draw(size: torch.Size) -> torch.Tensor:
+        return randn(*size, seed=3)
+
+    trained, times, counts = training_state(clean, noise, torch.ones(2), SHAPE, 24.0, items, draw=draw)
+    sampled = initial_state(noise, SHAPE, 24.0, items, draw=draw)
+    torch.testing.assert_close(trained.tokens, sampled.tokens)
+    torch.testing.assert_close(times, sampled.effective_t(1.0))
+    assert trained.positions.equal(sampled.positions)
+    assert counts.tolist() == [[False] * FIRST + [True] * SHAPE.num_tokens] * 2
+    later, times, _ = training_state(clean, noise, torch.full((2,), 0.1), SHAPE, 24.0, items, draw=draw)
+    assert times[1].tolist() == pytest.approx([0.1] * (FIRST + SHAPE.num_tokens))
+    torch.testing.assert_close(later.tokens[:, FIRST:], torch.lerp(clean, noise, 0.1))
+
+
+def test_a_strength_of_0_leaves_a_sample_to_the_items_before_it() -> None:
+    noise, image, clip = randn(2, SHAPE.num_tokens, 5), randn(2, 5, 1, 2, 4, seed=1), randn(2, 5, 2, 2, 4, seed=2)
+    items = [
+        Given(latents=clip, strength=torch.tensor([1.0, 0.0])),
+        Given(latents=image, strength=torch.tensor([0.0, 1.0])),
+    ]
+    state = initial_state(noise, SHAPE, 24.0, items)
+    assert state.strength.sum(1).tolist() == [2 * FIRST, FIRST]
+    assert state.tokens[0, : 2 * FIRST].equal(patchify(clip)[0])
+    assert state.tokens[1, :FIRST].equal(patchify(image)[1])
+    assert state.tokens[1, FIRST:].equal(noise[1, FIRST:])
 
 
 LONG = LatentShape(frames=5, height=2, width=4)  # 33 frames

@@ -49,7 +49,12 @@ def transformer_config(official: Json) -> TransformerConfig:
 
 
 def official_transformer(config: TransformerConfig) -> Json:
-    """The official ``transformer`` section of our configuration."""
+    """The official ``transformer`` section of our configuration; ``CheckpointError`` where it has no words for one."""
+    if (config.qk_norm, config.text_attention) != ("rms", "cross"):
+        raise CheckpointError(
+            f"A transformer with qk_norm={config.qk_norm} and text_attention={config.text_attention} is for "
+            "experiments only: the official layout cannot say so. Train one with the defaults to export it."
+        )
     values = {key: _plain(getattr(config, ours)) for key, (ours, _) in _TRANSFORMER_KEYS.items()}
     values = {key: value for key, value in values.items() if key not in _OWN_KEYS or value != _default(key)}
     return {

@@ -11,7 +11,7 @@ written in float32 whatever the weights are: they are few, and every latent pass
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -139,11 +139,13 @@ def save_single_file(
     metadata: Mapping[str, str],
     scheduler: Json | None = None,
     dtype: torch.dtype = torch.bfloat16,
+    allowed_times: Sequence[float] | None = None,
 ) -> None:
     """Write one file in the official layout, all of it or nothing.
 
     ``metadata`` are our own entries ("openltx.text_encoder", "openltx.sampling", ...), ``scheduler`` the official
-    scheduler section (``config.official_schedule``). Raises ``CheckpointError`` if the file cannot be written.
+    scheduler section (``config.official_schedule``), ``allowed_times`` those of a distilled transformer. Raises
+    ``CheckpointError`` if the file cannot be written.
     """
     config: Json = {}
     tensors: dict[str, Tensor] = {}
@@ -155,6 +157,8 @@ def save_single_file(
         tensors |= _prepared(vae, "vae.", dtype)
     if scheduler is not None:
         config["scheduler"] = scheduler
+    if allowed_times is not None:
+        config["allowed_inference_steps"] = list(allowed_times)
     write_tensors(Path(path), tensors, {"format": "pt", **metadata, "config": json.dumps(config)})
 
 

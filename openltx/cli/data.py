@@ -1,4 +1,4 @@
-"""``openltx data``: render worlds or cut videos to learn from, and look at clip folders."""
+"""``openltx data``: render worlds or cut videos to learn from, encode them, and look at clip folders."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -24,11 +24,13 @@ def playroom(
     out: Annotated[Path, Parameter(name=["--out", "-o"])],
     seed: int = 0,
     workers: Annotated[int, Parameter(name=["--workers", "-w"])] = 2,
+    formats: Annotated[list[str] | None, Parameter(consume_multiple=True, negative="")] = None,
 ) -> None:
     """Render Playroom: balls, cubes, cylinders, capsules and cones that fall, roll, slide, topple, collide and swing.
 
-    128x128 pixels, 24 frames a second, 25 to 49 frames a clip. Run it again to go on after an interruption, or with
-    more clips to add some: what is there is kept. The same seed gives the same clips, whatever the number of workers.
+    24 frames a second; 128x128 pixels and 25 to 49 frames a clip, if no other formats are asked for. Run it again to go
+    on after an interruption, or with more clips to add some: what is there is kept. The same seed gives the same clips,
+    whatever the number of workers.
 
     Parameters
     ----------
@@ -40,11 +42,16 @@ def playroom(
         Which of the endless worlds.
     workers
         Processes that simulate, draw and encode, one core each.
+    formats
+        Sizes and lengths, of which each clip has one: WIDTHxHEIGHTxFRAMES ..., or "mixed" (96x96x97 to 192x128x25, what
+        the bundled model learns from), "unseen" (others to judge it by), "classic".
     """
     from openltx.data.worlds.playroom import generate
+    from openltx.data.worlds.playroom.formats import parse_formats
 
+    chosen = parse_formats(formats or ["classic"])
     with _bar("Rendering") as progress:
-        made = generate(out, clips=clips, seed=seed, workers=workers, progress=progress)
+        made = generate(out, clips=clips, seed=seed, formats=chosen, workers=workers, progress=progress)
     _say(f"{out}  {_summary(made)}")
 
 
@@ -121,6 +128,72 @@ def footage(
         _say(f"credit: {name}")
     for rejection in made.rejected:
         _say(f"not used: {rejection.source}: {rejection.reason}")
+
+
+@data_app.command
+def precompute(  # noqa: PLR0913 (a flag each)
+    source: Path,
+    *,
+    vae: Path,
+    out: Annotated[Path, Parameter(name=["--out", "-o"])],
+    recipe: str = "playroom",
+    split: Literal["train", "heldout"] = "train",
+    limit: int | None = None,
+    phrasings: int | None = None,
+    mirrored: bool | None = None,
+    stills: int | None = None,
+    ending: int | None = None,
+    patch: int | None = None,
+) -> None:
+    """Encode clips and captions once, for the transformer's training: latents and token states in shards.
+
+    Run it again to go on after an interruption, or when clips were added. Latents of other weights, with other settings
+    or of other clips are refused.
+
+    Parameters
+    ----------
+    source
+        Clip folder with a manifest.
+    vae
+        Model file whose VAE encodes (see ``openltx train export``).
+    out
+        Folder of the latents.
+    recipe
+        The named run of ``openltx train flow`` that they are for; it says what is needed of each clip.
+    split
+        Clips to train on, or those held out.
+    limit
+        Take only so many clips.
+    phrasings
+        Captions for each clip, instead of the recipe's number.
+    mirrored
+        Keep each clip's mirror image too, with left and right exchanged in its captions.
+    stills
+        Single frames of each clip, encoded by themselves: pictures to train on, and keyframes.
+    ending
+        Latent frames of each clip's end, encoded as a clip of their own: endings that are given.
+    patch
+        Fold squares of so many latents into one token, for a VAE that compresses less.
+    """
+    from dataclasses import replace
+
+    import torch
+
+    from openltx.checkpoints.load import load_vae
+    from openltx.checkpoints.text import MINILM, load_text_encoder
+    from openltx.cli.train.flow import flow_recipe
+    from openltx.data.precompute import precompute as encode
+    from openltx.kernels.volume import lay_out_kernels
+    from openltx.pipelines.residency import fast_dtype
+
+    wishes = {"phrasings": phrasings, "mirrored": mirrored, "stills": stills, "ending": ending, "patch": patch}
+    settings = replace(flow_recipe(recipe).latents, **{k: value for k, value in wishes.items() if value is not None})
+    encoder = load_vae(vae, dtype=fast_dtype(torch.device("cpu")))
+    lay_out_kernels(encoder)
+    text = load_text_encoder(MINILM)
+    with _bar("Encoding") as progress:
+        encode(source, out, encoder, text, split=split, settings=settings, limit=limit, progress=progress)
+    _say(str(out))
 
 
 @data_app.command

@@ -22,6 +22,8 @@ LOW_ANCHOR: Anchor = (1024, 0.95)
 HIGH_ANCHOR: Anchor = (4096, 2.05)
 BASE_RESOLUTION = 32 * 32
 CLAMPED_PERCENTILES = (0.005, 0.999)
+Tails = Literal["flat", "stretched", "none"]
+SMALLEST_STRETCHED, UNIFORM_SHARE = 1e-3, 0.1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,15 +135,22 @@ def stretch_to_terminal(t: Float[Tensor, "n"], terminal: float) -> Float[Tensor,
 
 
 def sample_logit_normal(
-    batch: int, mu: float, std: float = 1.0, generator: torch.Generator | None = None
+    batch: int, mu: float, std: float = 1.0, generator: torch.Generator | None = None, tails: Tails = "flat"
 ) -> Float[Tensor, "batch"]:
     """Training times: t = sigmoid(N(mu, std)), with the density's tails held up. On the generator's device.
 
-    Read literally, "we clamp the pdf at percentiles 0.5 and 99.9" (paper 2.5) makes the density constant below the
-    first and above the second percentile, at its value there, so that neither end of [0, 1] starves. One uniform number
-    picks the region by its mass and, inverted, the place in it.
+    "We clamp the pdf at percentiles 0.5 and 99.9" (paper 2.5) can be read in two ways:
+
+        flat       the density is constant below the first and above the second percentile, at its value there. One
+                   uniform number picks the region by its mass and, inverted, the place in it.
+        stretched  what the official trainer of LTX-2 does: the two percentiles are moved to 0 and 1, what lies beyond
+                   them is reflected or cut off, and one sample in ten is uniform.
+        none       the plain logit-normal
     """
     device = generator.device if generator is not None else torch.device("cpu")
+    if tails != "flat":
+        t = torch.sigmoid(mu + std * torch.randn(batch, generator=generator, device=device, dtype=torch.float64))
+        return (t if tails == "none" else _stretched(t, mu, std, generator)).float()
     low, high = CLAMPED_PERCENTILES
     t_low, pdf_low = _logit_normal_at(low, mu, std)
     t_high, pdf_high = _logit_normal_at(high, mu, std)
@@ -154,6 +163,15 @@ def sample_logit_normal(
     t = torch.where(u < 0, t_low + u / pdf_low, middle)
     t = torch.where(u > mass_middle, t_high + (u - mass_middle) / pdf_high, t)
     return t.clamp(0, 1).float()
+
+
+def _stretched(t: Tensor, mu: float, std: float, generator: torch.Generator | None) -> Tensor:
+    """The percentiles at 0 and 1, and one in ten uniform."""
+    (low, _), (high, _) = (_logit_normal_at(percentile, mu, std) for percentile in CLAMPED_PERCENTILES)
+    t = (t - low) / (high - low)
+    t = torch.where(t < SMALLEST_STRETCHED, 2 * SMALLEST_STRETCHED - t, t).clamp(0, 1)
+    chosen, uniform_t = torch.rand(2, len(t), generator=generator, device=t.device, dtype=t.dtype)
+    return torch.where(chosen < UNIFORM_SHARE, uniform_t.clamp(min=SMALLEST_STRETCHED), t)
 
 
 def _logit_normal_at(percentile: float, mu: float, std: float) -> tuple[float, float]:

@@ -26,13 +26,15 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from openltx.kernels.attention import attention
-from openltx.kernels.fused import Rows, gated_add, norm_modulate, norm_rotate, per_token
+from openltx.kernels.fused import Rows, gated_add, norm_modulate, norm_rotate, per_token, rotate
 from openltx.kernels.linear import Linear
 from openltx.models.step_cache import FirstBlockCache
 from openltx.models.timestep import TimestepEmbedder
 
 RopeSpacing = Literal["exponential", "inverse"]
 RopePositions = Literal["max_normalised", "fractional", "absolute"]
+QKNorm = Literal["rms", "none"]
+TextAttention = Literal["cross", "joint"]
 SkipMode = Literal["attention_values", "attention_skip", "transformer_block", "residual"]
 
 MASKED_LOGIT = -10000.0  # the releases' bias: a caption that is masked out entirely still averages its tokens
@@ -48,6 +50,11 @@ class TransformerConfig:
     rope_spacing       frequencies rise ("exponential", the paper's choice) or fall ("inverse", the usual one)
     rope_positions     see ``rope_table``
     causal_positions   whether ``geometry.token_positions`` is to use the causal first frame; the model only carries it
+    qk_norm            RMSNorm on q and k, or none
+    text_attention     "cross", or "joint": caption tokens stand before the video's in one sequence, and there is no
+                       cross-attention
+
+    Releases have the defaults of the last two; the others are for experiments (paper 2.2, 2.3 and 4.3).
     """
 
     num_layers: int
@@ -64,6 +71,8 @@ class TransformerConfig:
     rope_spacing: RopeSpacing = "exponential"
     rope_positions: RopePositions = "max_normalised"
     causal_positions: bool = True
+    qk_norm: QKNorm = "rms"
+    text_attention: TextAttention = "cross"
 
     @property
     def width(self) -> int:
@@ -94,14 +103,17 @@ class Context:
     """What stays the same over all steps of a request.
 
     rotation   cos + i sin of the rotary angles, a complex number for each pair of channels; one row if shared
-    keys       of the caption tokens, for the cross-attention of each block; ``values`` likewise
-    text_bias  added to the cross-attention logits; None when no caption of the batch is padded
+    keys       of the caption tokens, for the cross-attention of each block; ``values`` likewise. With joint attention
+               the caption tokens themselves
+    text_bias  added to the logits at caption tokens; None when no caption of the batch is padded
+    token_bias added to the self-attention's logits at the video's tokens; None when none is padding
     """
 
     rotation: Complex[Tensor, "#b n half"]
     keys: tuple[Float[Tensor, "b l d"], ...]
     values: tuple[Float[Tensor, "b l d"], ...]
     text_bias: Float[Tensor, "b l"] | None
+    token_bias: Float[Tensor, "b n"] | None = None
 
     @property
     def batch(self) -> int:
@@ -137,16 +149,21 @@ class VideoTransformer(nn.Module):
         text_mask: Bool[Tensor, "b l"],
         *,
         skip: Skip | None = None,
+        token_mask: Bool[Tensor, "b n"] | None = None,
     ) -> Float[Tensor, "b n out"]:
-        """The velocity of ``tokens`` at time ``t`` (one per sample or one per token, in [0, 1])."""
+        """The velocity of ``tokens`` at time ``t`` (one per sample or one per token, in [0, 1]).
+
+        ``token_mask`` is False on tokens that are padding: no other token sees them.
+        """
         times, index = (t[:, None], None) if t.ndim == 1 else distinct_times(t)
-        return self.step(tokens, times, index, self.prepare(positions, text, text_mask), skip)
+        return self.step(tokens, times, index, self.prepare(positions, text, text_mask, token_mask), skip)
 
     def prepare(
         self,
         positions: Float[Tensor, "b 3 n"],
         text: Float[Tensor, "b l e"],
         text_mask: Bool[Tensor, "b l"],
+        token_mask: Bool[Tensor, "b n"] | None = None,
     ) -> Context:
         """Everything that does not depend on the tokens or on t.
 
@@ -157,12 +174,13 @@ class VideoTransformer(nn.Module):
         shared = positions.stride(0) == 0
         rotation = rope_table(positions[:1] if shared else positions, self.config)
         text = self.caption_projection(text.to(self.dtype))  # b l d
-        blocks = self._blocks("attn2.to_k.", "attn2.to_v.", "attn2.k_norm.")
-        keys, values = zip(*(block.attn2.keys_values(text) for block in blocks), strict=True)
-        bias = None
-        if not bool(text_mask.all()):
-            bias = (~text_mask).to(keys[0].dtype) * MASKED_LOGIT  # b l
-        return Context(rotation, keys, values, bias)
+        if self.config.text_attention == "joint":
+            keys = values = (text,) * self.config.num_layers
+        else:
+            blocks = self._blocks("attn2.to_k.", "attn2.to_v.", "attn2.k_norm.")
+            keys, values = zip(*(_across(block).keys_values(text) for block in blocks), strict=True)
+        bias = _masked(text_mask, keys[0])
+        return Context(rotation, keys, values, bias, None if token_mask is None else _masked(token_mask, keys[0]))
 
     def step(
         self,
@@ -182,13 +200,17 @@ class VideoTransformer(nn.Module):
         modulation = modulation.float()
         rows = None if t_index is None else t_index + t.shape[1] * torch.arange(t.shape[0], device=t.device)[:, None]
         h = self.patchify_proj(tokens.to(self.dtype))  # b n d
+        rotation, own_bias, front = context.rotation, context.token_bias, 0
+        if self.config.text_attention == "joint":
+            h, rows, rotation, own_bias = _with_text(h, rows, context)
+            front = h.shape[1] - tokens.shape[1]
         first: tuple[Tensor, Tensor] | None = None  # what the first block was given, and what it gave
         for number, block in enumerate(self._blocks()):
             left_out = None if skip is None else skip.mode_of(number)
             if left_out == "transformer_block":
                 continue
             key, value = context.keys[number], context.values[number]
-            arguments = (h, modulation, rows, context.rotation, key, value, context.text_bias, left_out)
+            arguments = (h, modulation, rows, rotation, key, value, context.text_bias, left_out, own_bias)
             given = h
             if self.checkpoint_blocks and torch.is_grad_enabled():
                 h = cast("Tensor", checkpoint(block, *arguments, use_reentrant=False, preserve_rng_state=False))
@@ -201,6 +223,7 @@ class VideoTransformer(nn.Module):
                     break
         if cache is not None and first is not None:
             cache.keep(first[1] - first[0], h - first[1])
+        h, rows = h[:, front:], rows if rows is None else rows[:, front:]
         shift, scale = (per_token(x, rows) for x in (self.scale_shift_table + embedded[:, :, None]).unbind(2))
         h = F.layer_norm(h, (self.config.width,), eps=self.config.norm_eps) * (1 + scale) + shift
         return self.proj_out(h).to(tokens.dtype)  # b n out
@@ -223,7 +246,7 @@ class Block(nn.Module):
         super().__init__()
         self.eps = config.norm_eps
         self.attn1 = Attention(config)
-        self.attn2 = Attention(config)
+        self.attn2 = Attention(config) if config.text_attention == "cross" else None
         self.ff = FeedForward(config.width)
         self.scale_shift_table = nn.Parameter(torch.zeros(6, config.width))
 
@@ -237,43 +260,54 @@ class Block(nn.Module):
         text_value: Float[Tensor, "b l d"],
         text_bias: Float[Tensor, "b l"] | None,
         left_out: SkipMode | None = None,
+        own_bias: Float[Tensor, "b n"] | None = None,
     ) -> Float[Tensor, "b n d"]:
         shift1, scale1, gate1, shift2, scale2, gate2 = (self.scale_shift_table + modulation).unbind(2)
-        y = self.attn1.among(norm_modulate(h, scale1, shift1, rows, self.eps), rotation, left_out)
+        y = self.attn1.among(norm_modulate(h, scale1, shift1, rows, self.eps), rotation, left_out, own_bias)
         h = gated_add(h, y, gate1, rows)
-        h = h + self.attn2.across(h, text_key, text_value, text_bias)
+        if self.attn2 is not None:
+            h = h + self.attn2.across(h, text_key, text_value, text_bias)
         y = self.ff(norm_modulate(h, scale2, shift2, rows, self.eps))
         return gated_add(h, y, gate2, rows)
 
 
 class Attention(nn.Module):
-    """Multi-head attention with RMSNorm on q and k over the whole width."""
+    """Multi-head attention with RMSNorm on q and k over the whole width (or none)."""
 
     def __init__(self, config: TransformerConfig):
         super().__init__()
         d = config.width
         self.heads = config.num_heads
         self.eps = config.qk_norm_eps
-        self.q_norm = NormWeight(d)
-        self.k_norm = NormWeight(d)
+        self.q_norm = NormWeight(d) if config.qk_norm == "rms" else None
+        self.k_norm = NormWeight(d) if config.qk_norm == "rms" else None
         self.to_q = Linear(d, d)
         self.to_k = Linear(d, d)
         self.to_v = Linear(d, d)
         self.to_out = nn.Sequential(Linear(d, d))
 
     def among(
-        self, h: Float[Tensor, "b n d"], rotation: Complex[Tensor, "#b n half"], left_out: SkipMode | None = None
+        self,
+        h: Float[Tensor, "b n d"],
+        rotation: Complex[Tensor, "#b n half"],
+        left_out: SkipMode | None = None,
+        bias: Float[Tensor, "b n"] | None = None,
     ) -> Float[Tensor, "b n d"]:
         """Self-attention with the rotary embedding, or what is left of it (see ``Skip``)."""
         if left_out is not None:
             return self.to_out(self.to_v(h) if left_out == "attention_values" else h)
-        query = norm_rotate(self.to_q(h), self.q_norm.weight, rotation, self.eps)
-        key = norm_rotate(self.to_k(h), self.k_norm.weight, rotation, self.eps)
-        return self.to_out(attention(query, key, self.to_v(h), self.heads))
+        query, key = self.queries_keys(h, rotation)
+        return self.to_out(attention(query, key, self.to_v(h), self.heads, bias))
+
+    def queries_keys(
+        self, h: Float[Tensor, "b n d"], rotation: Complex[Tensor, "#b n half"]
+    ) -> tuple[Float[Tensor, "b n d"], Float[Tensor, "b n d"]]:
+        """Queries and keys of the self-attention, normed and turned."""
+        return self._turned(self.to_q(h), self.q_norm, rotation), self._turned(self.to_k(h), self.k_norm, rotation)
 
     def keys_values(self, text: Float[Tensor, "b l d"]) -> tuple[Float[Tensor, "b l d"], Float[Tensor, "b l d"]]:
         """Keys and values of the caption."""
-        return norm_rotate(self.to_k(text), self.k_norm.weight, None, self.eps), self.to_v(text)
+        return self._turned(self.to_k(text), self.k_norm, None), self.to_v(text)
 
     def across(
         self,
@@ -283,8 +317,13 @@ class Attention(nn.Module):
         bias: Float[Tensor, "b l"] | None,
     ) -> Float[Tensor, "b n d"]:
         """Cross-attention to the caption."""
-        query = norm_rotate(self.to_q(h), self.q_norm.weight, None, self.eps)
+        query = self._turned(self.to_q(h), self.q_norm, None)
         return self.to_out(attention(query, key, value, self.heads, bias))
+
+    def _turned(self, x: Tensor, norm: "NormWeight | None", rotation: Tensor | None) -> Tensor:
+        if norm is not None:
+            return norm_rotate(x, norm.weight, rotation, self.eps)
+        return x if rotation is None else rotate(x, rotation)
 
 
 class FeedForward(nn.Module):
@@ -336,6 +375,35 @@ class CaptionProjection(nn.Module):
 
     def forward(self, text: Float[Tensor, "b l e"]) -> Float[Tensor, "b l d"]:
         return self.linear_2(F.gelu(self.linear_1(text), approximate="tanh"))
+
+
+def _across(block: Block) -> Attention:
+    assert block.attn2 is not None, "a transformer with joint attention has no cross-attention"
+    return block.attn2
+
+
+def _masked(mask: Bool[Tensor, "b l"], like: Tensor) -> Float[Tensor, "b l"] | None:
+    """What masked tokens have added to their logits; None where no token is masked."""
+    return None if bool(mask.all()) else (~mask).to(like.dtype) * MASKED_LOGIT
+
+
+def _with_text(
+    h: Tensor, rows: Tensor | None, context: Context
+) -> tuple[Tensor, Tensor | None, Tensor, Tensor | None]:
+    """One sequence of caption and video: tokens, times' rows, rotation (none of the caption) and self-attention bias.
+
+    Caption tokens have the largest time of their sample.
+    """
+    text = context.keys[0]
+    b, length, n = len(text), text.shape[1], h.shape[1]
+    if rows is not None:
+        rows = torch.cat([rows.amax(1, keepdim=True).expand(-1, length), rows], 1)
+    still = torch.ones_like(context.rotation[:, :1]).expand(-1, length, -1)
+    bias = None
+    if context.text_bias is not None or context.token_bias is not None:
+        parts = [context.text_bias, context.token_bias]
+        bias = torch.cat([text.new_zeros(b, k) if x is None else x for x, k in zip(parts, (length, n), strict=True)], 1)
+    return torch.cat([text.to(h.dtype), h], 1), rows, torch.cat([still, context.rotation], 1), bias
 
 
 def rope_table(positions: Float[Tensor, "b 3 n"], config: TransformerConfig) -> Complex[Tensor, "b n half"]:

@@ -8,13 +8,12 @@ Result     VAE 27.7 dB at t = 0.05; of the judges' ceiling: colour 95%, motion 7
 Command    runs/playroom.sh
 """
 
-from pathlib import Path
-
 from openltx.data.datasets import Draw, Stage
 from openltx.models.transformer import TransformerConfig
 from openltx.models.vae.autoencoder import Block, VAEConfig
+from openltx.recipes.flow import FlowRecipe
 from openltx.recipes.vae import VAERecipe
-from openltx.training.config import OptimConfig, RunConfig
+from openltx.training.config import OptimConfig
 from openltx.training.flow import FlowConfig
 from openltx.training.vae import VAELossConfig
 
@@ -60,11 +59,7 @@ VAE_RUN = VAERecipe(
     steps=4800,
 )
 
-FLOW = FlowConfig()
-FLOW_STEPS = 3000
-FLOW_OPTIM = OptimConfig(
-    kind="muon", lr=5e-4, muon_lr=0.01, betas=(0.9, 0.98), schedule="trapezoid", warmup=100, cooldown=0.3
-)
+FLOW = FlowConfig(mixing="none")  # clips of one length in a batch
 
 SAMPLING = {
     "frames": 49, "width": 128, "height": 128, "fps": 24.0,
@@ -83,7 +78,13 @@ SAMPLE_PROMPTS = (
     "a large white cube drops onto grass",
 )
 
-
-def flow_run(out: Path) -> RunConfig:
-    """The loop settings of the transformer."""
-    return RunConfig(steps=FLOW_STEPS, out=out, ema_decay=0.999, sample_every=500, log_every=10)
+FLOW_RUN = FlowRecipe(
+    transformer=TRANSFORMER,
+    flow=FLOW,
+    optim=OptimConfig(
+        kind="muon", lr=5e-4, muon_lr=0.01, betas=(0.9, 0.98), schedule="trapezoid", warmup=100, cooldown=0.3
+    ),
+    steps=3000,
+    sampling=SAMPLING,
+    sample_prompts=SAMPLE_PROMPTS,
+)

@@ -73,6 +73,7 @@ class RunConfig:
     accumulate: int = 1  # batches for each step
     clip_norm: float = 1.0  # of each phase's gradient; math.inf for none
     ema_decay: float = 0.999
+    posthoc_every: int | None = None  # steps after which averages are stored whose length is chosen later (posthoc.py)
     autocast: Literal["bf16", "none"] = "bf16"  # weights and optimizer state are float32 in both
     threads: int | None = None  # None leaves torch's setting alone
     max_seconds: float | None = None  # wall time of this call, after which it stops with a checkpoint
@@ -87,7 +88,16 @@ class RunConfig:
     progress: bool = True  # on the console (stderr)
 
     def __post_init__(self) -> None:
-        for name in ("steps", "accumulate", "keep_last", "log_every", "checkpoint_every", "sample_every", "threads"):
+        for name in (
+            "steps",
+            "accumulate",
+            "keep_last",
+            "log_every",
+            "checkpoint_every",
+            "sample_every",
+            "threads",
+            "posthoc_every",
+        ):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise RunError(f"{name} is {value}; it must be 1 or more")

@@ -1,7 +1,7 @@
 """From runs to one file: averaged weights in the official single-file layout."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from openltx.checkpoints.config import official_schedule
@@ -10,7 +10,8 @@ from openltx.errors import RunError
 from openltx.flow.schedule import Schedule
 from openltx.models.transformer import TransformerConfig, VideoTransformer
 from openltx.models.vae.autoencoder import Block, VAEConfig, VideoAutoencoder
-from openltx.training.state import load_settings, load_weights
+from openltx.training.posthoc import averaged_weights
+from openltx.training.state import load_settings, load_task_settings, load_weights
 
 
 def trained_vae(run: Path) -> VideoAutoencoder:
@@ -35,13 +36,19 @@ def trained_vae(run: Path) -> VideoAutoencoder:
     return model.eval()
 
 
-def trained_transformer(run: Path) -> VideoTransformer:
-    """The averaged transformer of a run's newest checkpoint."""
+def trained_transformer(run: Path, length: float | None = None) -> VideoTransformer:
+    """The averaged transformer of a run's newest checkpoint, or with averages of the ``length`` sigma_rel (posthoc)."""
     settings = load_settings(run)
     config = TransformerConfig(**{**settings, "max_positions": tuple(settings["max_positions"])})
     model = VideoTransformer(config)
-    model.load_state_dict(load_weights(run))
+    model.load_state_dict(load_weights(run) if length is None else averaged_weights(run, length))
     return model.eval()
+
+
+def distilled_times(run: Path) -> tuple[float, ...] | None:
+    """The times for which a run distilled its transformer; None if it is no distillation."""
+    times = load_task_settings(run).get("distill", {}).get("times")
+    return None if times is None else tuple(times)
 
 
 def export(
@@ -53,8 +60,14 @@ def export(
     sampling: Mapping[str, object],
     text_encoder: str,
     world: str,
+    allowed_times: Sequence[float] | None = None,
 ) -> None:
-    """Write the file that ``openltx.load`` reads, in bf16, with how it wants to be sampled."""
+    """Write the file that ``openltx.load`` reads, in bf16, with how it wants to be sampled.
+
+    ``allowed_times`` are those of a distilled transformer, which is sampled at them without guidance.
+    """
+    if allowed_times is not None:
+        sampling = {**sampling, "times": list(allowed_times), "steps": len(allowed_times), "cfg": 1.0, "rescale": 0.0}
     save_single_file(
         path,
         transformer,
@@ -65,4 +78,5 @@ def export(
             "openltx.sampling": json.dumps(dict(sampling)),
         },
         scheduler=official_schedule(schedule),
+        allowed_times=allowed_times,
     )

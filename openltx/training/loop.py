@@ -47,13 +47,14 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from openltx.distributed import ranks
-from openltx.errors import RunError
+from openltx.errors import DivergedError, RunError
 from openltx.noise import derived_generator
 from openltx.training.batches import Batches, my_micros
 from openltx.training.config import FREE_FIELDS, OptimConfig, RunConfig, as_json, changed_fields, optim_config_from_json
 from openltx.training.interruption import StopReason, StopRequest
 from openltx.training.metrics import Recorder
 from openltx.training.optim import ExponentialAverage, PhaseOptimizer
+from openltx.training.posthoc import PowerAverages
 from openltx.training.randomness import seed_global_generators
 from openltx.training.state import (
     Checkpoint,
@@ -116,6 +117,7 @@ class Learner:
     objectives: Mapping[str, nn.Module]  # of the phases, with gradients averaged over ranks
     optimizers: Mapping[str, PhaseOptimizer]
     ema: ExponentialAverage
+    posthoc: PowerAverages | None = None
     step: int = 0
     seconds: float = 0.0
 
@@ -156,6 +158,8 @@ def step(learner: Learner, batches: Iterable[object]) -> dict[str, float]:
         logs |= {f"{phase.name}/{key}": value for key, value in values.items()}
     task.after_step(index)
     learner.ema.update(index)
+    if learner.posthoc is not None:
+        learner.posthoc.update(index)
     learner.step += 1
     return logs
 
@@ -216,6 +220,8 @@ def _train(learner: Learner, recorder: Recorder | None, stop: StopRequest) -> St
                 continue
             learner.seconds = recorder.seconds()
             recorder.record(learner.step, logs)
+            if learner.posthoc is not None and _due(learner.step, config.posthoc_every):
+                learner.posthoc.store(config.out, learner.step)
             if learner.step == config.steps or _due(learner.step, config.sample_every):
                 _write_samples(learner, recorder)
             overdue = time.monotonic() - saved_at >= config.checkpoint_every_seconds
@@ -275,7 +281,8 @@ def _save(learner: Learner, recorder: Recorder) -> None:
             f"{name}/{key}": tensor
             for name, optimizer in learner.optimizers.items()
             for key, tensor in optimizer.state_dict().items()
-        },
+        }
+        | ({} if learner.posthoc is None else _prefixed("averages/", learner.posthoc.state_dict())),
     )
     save_checkpoint(learner.config.out, checkpoint, keep_last=learner.config.keep_last)
 
@@ -298,10 +305,18 @@ def _restore(learner: Learner, resume: Literal["auto", "new"], allow_changes: bo
     except RuntimeError as error:
         raise RunError(f"the weights in {found[-1]} do not fit the task {learner.task.name!r}: {error}") from error
     for name, optimizer in learner.optimizers.items():
-        prefix = name + "/"
-        mine = {key.removeprefix(prefix): t for key, t in checkpoint.optimizer.items() if key.startswith(prefix)}
-        optimizer.load_state_dict(mine)
+        optimizer.load_state_dict(_without_prefix(name + "/", checkpoint.optimizer))
+    if learner.posthoc is not None:
+        learner.posthoc.load_state_dict(_without_prefix("averages/", checkpoint.optimizer))
     learner.step, learner.seconds = checkpoint.step, checkpoint.seconds
+
+
+def _prefixed(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {prefix + key: tensor for key, tensor in tensors.items()}
+
+
+def _without_prefix(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {key.removeprefix(prefix): tensor for key, tensor in tensors.items() if key.startswith(prefix)}
 
 
 def _settings(task: Task, config: RunConfig) -> dict[str, Any]:
@@ -313,6 +328,7 @@ def _demand_same_settings(checkpoint: Checkpoint, new: Mapping[str, Any]) -> Non
     changes = changed_fields(checkpoint.settings, new)
     for name in FREE_FIELDS:
         changes.pop(f"run.{name}", None)
+    changes = {name: pair for name, pair in changes.items() if pair != ("absent", None)}  # an option since then, off
     if "run.steps" in changes:
         old_steps, new_steps = int(str(changes["run.steps"][0])), int(str(changes["run.steps"][1]))
         configs = [optim_config_from_json(values) for values in new["optim"].values()]
@@ -346,6 +362,7 @@ def _new_learner(task: Task, config: RunConfig) -> Learner:
         objectives={phase.name: _objective(phase) for phase in phases},
         optimizers=optimizers,
         ema=ExponentialAverage(task.module, config.ema_decay),
+        posthoc=PowerAverages(task.module) if config.posthoc_every is not None else None,
     )
 
 
@@ -380,7 +397,7 @@ def _require_gradients(optimizers: Mapping[str, PhaseOptimizer], active: str) ->
 
 def _demand_finite(what: str, phase: Phase, index: int, value: float) -> None:
     if not math.isfinite(value):
-        raise RunError(
+        raise DivergedError(
             f"the {what} of phase {phase.name!r} is {value} at step {index}; nothing was saved after the last "
             "checkpoint. Lower the learning rate or the clipping norm (and allow changes), then run again"
         )

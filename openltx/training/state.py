@@ -3,7 +3,7 @@
     <out>/checkpoints/step_00001234/
         module.safetensors      the task's module (its state_dict)
         ema.safetensors         the same with the averaged weights: what one exports
-        optimizer.safetensors   "<phase>/<state>:<parameter>"
+        optimizer.safetensors   "<phase>/<state>:<parameter>", and "averages/<length>:<parameter>" (posthoc.py)
         state.json              step, seconds of training so far
         run.json                settings of run, task and optimizers
 
@@ -98,9 +98,17 @@ def load_weights(source: Path, weights: Literal["ema", "raw"] = "ema") -> dict[s
 
 def load_settings(source: Path) -> dict[str, Any]:
     """The architecture, as JSON values, of the model in a checkpoint folder, or in the newest one of a run's folder."""
+    settings = load_task_settings(source)
+    if "model" not in settings:
+        raise RunError(f"cannot read what was trained from {_checkpoint_of(source) / 'run.json'}: it names no model")
+    return settings["model"]
+
+
+def load_task_settings(source: Path) -> dict[str, Any]:
+    """All settings of the task, as JSON values, of a checkpoint folder, or of the newest one of a run's folder."""
     folder = _checkpoint_of(source)
     try:
-        return json.loads((folder / "run.json").read_text())["settings"]["model"]
+        return json.loads((folder / "run.json").read_text())["settings"]
     except (OSError, ValueError, KeyError) as error:
         raise RunError(f"cannot read what was trained from {folder / 'run.json'}: {error}") from error
 

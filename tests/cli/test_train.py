@@ -10,10 +10,12 @@ import openltx
 from openltx.checkpoints.load import load_vae
 from openltx.cli import main
 from openltx.data.datasets import Draw, Stage
+from openltx.data.precompute import Precompute
 from openltx.models.critic import CriticConfig
 from openltx.models.presets import transformer_preset, vae_preset
-from openltx.recipes import decoder, film, playroom
+from openltx.recipes import decoder, film, playroom, playroom_mixed
 from openltx.training.adversarial import AdversarialConfig
+from openltx.training.distill import DistillConfig
 
 TINY_CRITIC = AdversarialConfig(critic=CriticConfig(channels=8, layers=2))
 SAMPLING = {"frames": 9, "width": 64, "height": 32, "fps": 24.0, "steps": 2, "cfg": 2.0, "last_step": "decoder"}
@@ -26,9 +28,9 @@ def tiny_recipe(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(playroom, "VAE_RUN", tiny)
     monkeypatch.setattr(film, "VAE_RUN", replace(film.VAE_RUN, stages=stages, adversarial=TINY_CRITIC))
     monkeypatch.setattr(decoder, "VAE_RUN", replace(decoder.VAE_RUN, stages=stages, decoder_base_channels=8))
-    monkeypatch.setattr(playroom, "TRANSFORMER", transformer_preset("tiny"))
-    monkeypatch.setattr(playroom, "SAMPLING", SAMPLING)
-    monkeypatch.setattr(playroom, "SAMPLE_PROMPTS", ("a red ball",))
+    flow = {"transformer": transformer_preset("tiny"), "sampling": SAMPLING, "sample_prompts": ("a red ball",)}
+    monkeypatch.setattr(playroom, "FLOW_RUN", replace(playroom.FLOW_RUN, **flow))
+    monkeypatch.setattr(playroom_mixed, "FLOW_RUN", replace(playroom_mixed.FLOW_RUN, **flow))
 
 
 def run(*words: str | Path) -> int:
@@ -41,7 +43,7 @@ def test_the_four_steps_lead_from_clips_to_a_model_that_generates(clip_folder: P
     assert run(*train) == 0
     assert run("train", "export", "playroom", "--vae-run", tmp_path / "vae", "-o", tmp_path / "vae.safetensors") == 0
     source = ("--vae", tmp_path / "vae.safetensors")
-    assert run("train", "latents", "playroom", "--data", clip_folder, *source, "--out", tmp_path / "latents") == 0
+    assert run("data", "precompute", clip_folder, *source, "--out", tmp_path / "latents") == 0
     flow = ("train", "flow", "playroom", "--latents", tmp_path / "latents", *source, "--out", tmp_path / "flow")
     assert run(*flow, "--steps", "1") == 0
     model = tmp_path / "model.safetensors"
@@ -60,9 +62,10 @@ def test_a_base_of_another_architecture_is_refused(
     capfd: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    latents = ("train", "latents", "playroom", "--data", clip_folder, "--vae", tiny_checkpoint, "--limit", "1")
+    latents = ("data", "precompute", clip_folder, "--vae", tiny_checkpoint, "--limit", "1")
     assert run(*latents, "--out", tmp_path / "latents") == 0
-    monkeypatch.setattr(playroom, "TRANSFORMER", replace(transformer_preset("tiny"), num_layers=5))
+    deeper = replace(transformer_preset("tiny"), num_layers=5)
+    monkeypatch.setattr(playroom, "FLOW_RUN", replace(playroom.FLOW_RUN, transformer=deeper))
     flow = ("train", "flow", "playroom", "--latents", tmp_path / "latents", "--vae", tiny_checkpoint)
     assert run(*flow, "--out", tmp_path / "flow", "--base", tiny_checkpoint, "--steps", "1") == 2
     assert "not of the recipe's architecture" in capfd.readouterr().err
@@ -116,3 +119,26 @@ def test_each_folder_has_a_share_or_none_has(
     words = ("train", "vae", "playroom", "--data", clip_folder, "--share", "1", "2", "--out", tmp_path)
     assert run(*words) == 2
     assert "2 shares for 1 folders" in capfd.readouterr().err
+
+
+@pytest.mark.usefixtures("tiny_recipe")
+def test_a_mixed_run_is_distilled_and_both_become_files(
+    clip_folder: Path, tmp_path: Path, tiny_checkpoint: Path
+) -> None:
+    mixed = replace(playroom_mixed.FLOW_RUN.flow, tokens_per_batch=24)
+    recipe = replace(playroom_mixed.FLOW_RUN, flow=mixed, posthoc_every=1, latents=Precompute(stills=2, ending=2))
+    recipe = replace(recipe, distill=DistillConfig(steps=2, substeps=2, tokens=8))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(playroom_mixed, "FLOW_RUN", recipe)
+        latents, source = tmp_path / "latents", ("--vae", tiny_checkpoint)
+        assert run("data", "precompute", clip_folder, *source, "--out", latents, "--recipe", "playroom-mixed") == 0
+        train = ("train", "flow", "playroom-mixed", "--latents", latents, *source, "--out", tmp_path / "flow")
+        assert run(*train, "--steps", "2", "--recompute") == 0
+        model, fast = tmp_path / "model.safetensors", tmp_path / "fast.safetensors"
+        export = ("train", "export", "playroom-mixed", *source)
+        assert run(*export, "--flow-run", tmp_path / "flow", "--ema-length", "0.1", "-o", model) == 0
+        distill = ("train", "distill", "playroom-mixed", "--base", model, "--latents", latents)
+        assert run(*distill, "--out", tmp_path / "fast", "--steps", "1") == 0
+        assert run(*export, "--flow-run", tmp_path / "fast", "-o", fast) == 0
+    video = openltx.generate(openltx.load(fast, device="cpu"), prompt="a red ball", seed=0)
+    assert (video.frames.shape, video.request.steps, video.request.cfg) == ((9, 32, 64, 3), 2, 1.0)

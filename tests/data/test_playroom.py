@@ -2,6 +2,7 @@
 
 import importlib
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +13,12 @@ from openltx.data.worlds.playroom import generate
 from openltx.data.worlds.playroom.camera import path
 from openltx.data.worlds.playroom.clip import Performance, draw, perform, truth_of
 from openltx.data.worlds.playroom.events import MIN_IN_VIEW
+from openltx.data.worlds.playroom.formats import MIXED, parse_formats
 from openltx.data.worlds.playroom.render import Renderer
 from openltx.data.worlds.playroom.scene import ACTORS, PALETTE, Camera, is_distinct, lab, sample_scene
 from openltx.data.worlds.playroom.split import HELDOUT_COMBINATIONS, all_combinations, split_of
 from openltx.errors import DataError
+from openltx.geometry import VideoShape
 from openltx.media.io import read_video
 
 SEED = 11
@@ -249,8 +252,61 @@ def _nearest_colour(rgb: tuple[int, int, int]) -> str:
 
 
 def _ends_of(move: Camera):
-    from dataclasses import replace
-
     scene = replace(sample_scene(np.random.default_rng(0)), camera=move, direction=None)
     views = path(scene)
     return views[0], views[-1]
+
+
+@pytest.mark.parametrize("size", [(192, 128), (96, 160)])
+def test_another_shape_shows_the_same_middle_and_the_tracks_fit_it(size: tuple[int, int], renderer: Renderer) -> None:
+    width, height = size
+    square = perform(SEED, 3)
+    other = perform(SEED, 3, size)
+    try:
+        renderer.resize(size)
+        frames = draw(other, renderer)
+        renderer.resize(min(size))
+        small = draw(replace(other, views=other.views[:1]), renderer)[0]
+    finally:
+        renderer.resize(128)
+    assert frames.shape == (other.scene.frames, height, width, 3)
+    top, left = (height - min(size)) // 2, (width - min(size)) // 2
+    middle = frames[0, top : top + min(size), left : left + min(size)].astype(float)
+    assert np.abs(middle - small).mean() < 1.0
+    scale = min(size) / 128
+    if other.scene == square.scene:
+        x, y, radius = square.tracks[0][0]
+        expected = ((x - 64) * scale + width / 2, (y - 64) * scale + height / 2, radius * scale)
+        np.testing.assert_allclose(other.tracks[0][0], expected, atol=1e-6)
+
+
+def test_clips_of_many_formats_have_the_size_and_length_of_theirs(tmp_path: Path) -> None:
+    formats = parse_formats(["96x160x33", "192x128x25"])
+    clips = generate(tmp_path, clips=4, seed=SEED, formats=formats)
+    sizes = {(clip.width, clip.height, clip.frames) for clip in clips}
+    assert sizes == {(96, 160, 33), (192, 128, 25)}
+    for clip in clips:
+        stored, _ = read_video(tmp_path / clip.path)
+        assert stored.shape == (clip.frames, clip.height, clip.width, 3)
+    with pytest.raises(DataError, match="other formats"):
+        generate(tmp_path, clips=4, seed=SEED)
+
+
+def test_the_named_formats_are_on_the_grid_and_share_two_token_counts() -> None:
+    counts = sorted(
+        VideoShape(frames=f.frames, height=f.height, width=f.width, fps=24.0).latent().num_tokens for f in MIXED
+    )
+    low, high = [n for n in counts if n < 150], [n for n in counts if n > 150]
+    assert min(low) >= 0.8 * max(low)
+    assert min(high) >= 0.8 * max(high)
+    assert not set(parse_formats(["unseen"])) & set(MIXED)
+    for wrong in ("huge", "100x64x25", "96x96x20", "96x96x9"):
+        with pytest.raises(DataError, match="format"):
+            parse_formats([wrong])
+
+
+@pytest.mark.parametrize("frames", [97])
+def test_every_event_comes_about_in_long_clips(frames: int) -> None:
+    made = [perform(SEED, index, 96, frames) for index in range(10)]
+    assert {len(p.views) for p in made} == {frames}
+    assert len({p.scene.event for p in made}) >= 4

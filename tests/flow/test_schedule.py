@@ -127,3 +127,26 @@ def test_skipping_keeps_the_middle_and_refuses_to_leave_nothing() -> None:
     assert part_of(times).equal(times)
     with pytest.raises(RequestError, match="leaves none"):
         part_of(times, 7, 3)
+
+
+def test_the_other_reading_of_the_clamp_moves_the_percentiles_to_the_ends() -> None:
+    """Compared with the recipe of the other reading, written out: stretched, reflected, one in ten uniform."""
+    mu, count = 2.05, 200_000
+    found = sample_logit_normal(count, mu, generator=torch.Generator().manual_seed(0), tails="stretched")
+    rng = np.random.default_rng(0)
+    x = 1 / (1 + np.exp(-rng.normal(mu, 1.0, count)))
+    low, high = (1 / (1 + math.exp(-(mu + z))) for z in (-2.5758293, 3.0902323))
+    y = (x - low) / (high - low)
+    y = np.clip(np.where(y < 1e-3, 2e-3 - y, y), 0, 1)
+    expected = np.sort(np.where(rng.random(count) < 0.1, rng.uniform(1e-3, 1, count), y))
+    assert np.abs(np.sort(found.numpy()) - expected).mean() < 0.003
+
+
+def test_the_readings_differ_most_at_the_clean_end_of_large_videos() -> None:
+    shares = {
+        tails: (sample_logit_normal(200_000, 2.78, generator=torch.Generator().manual_seed(0), tails=tails) < 0.1)
+        .float()
+        .mean()
+        for tails in ("flat", "stretched", "none")
+    }
+    assert shares["none"] < 1e-5 < shares["flat"] < 0.01 < shares["stretched"] < 0.02

@@ -9,8 +9,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from openltx.checkpoints.config import official_transformer
+from openltx.errors import CheckpointError
 from openltx.geometry import LatentShape, token_positions
 from openltx.kernels.fused import rotate
+from openltx.models.presets import transformer_preset
 from openltx.models.transformer import (
     Skip,
     TransformerConfig,
@@ -311,3 +314,44 @@ def test_the_residual_mode_and_blocks_outside_change_nothing() -> None:
     plain = model(*inputs)
     assert model(*inputs, skip=Skip((0, 1), "residual")).equal(plain)
     assert model(*inputs, skip=Skip((42,))).equal(plain)
+
+
+def variant(**changes: object) -> VideoTransformer:
+    model = VideoTransformer(replace(transformer_preset("tiny"), **changes))  # type: ignore[arg-type]
+    generator = torch.Generator().manual_seed(0)
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.2, generator=generator)
+    return model.eval()
+
+
+def inputs_of_variant(n: int = 6, length: int = 5) -> tuple[torch.Tensor, ...]:
+    g = torch.Generator().manual_seed(1)
+    tokens, text = torch.randn(2, n, 16, generator=g), torch.randn(2, length, 384, generator=g)
+    t = torch.rand(2, n, generator=g)
+    return tokens, t, torch.rand(2, 3, n, generator=g), text, torch.ones(2, length, dtype=torch.bool)
+
+
+@pytest.mark.parametrize("changes", [{}, {"text_attention": "joint"}, {"qk_norm": "none"}])
+@torch.no_grad()
+def test_tokens_and_captions_that_are_masked_change_nothing(changes: dict[str, str]) -> None:
+    model = variant(**changes)
+    tokens, t, positions, text, mask = inputs_of_variant()
+    mask[:, 3:] = False
+    real = torch.ones(2, 6, dtype=torch.bool)
+    real[:, 4:] = False
+    full = model(tokens, t, positions, text, mask, token_mask=real)
+    text[:, 3:], tokens[:, 4:] = 7.0, -7.0
+    torch.testing.assert_close(model(tokens, t, positions, text, mask, token_mask=real)[:, :4], full[:, :4])
+    short = model(tokens[:, :4], t[:, :4], positions[:, :, :4], text[:, :3], mask[:, :3])
+    torch.testing.assert_close(short, full[:, :4], rtol=1e-4, atol=1e-5)
+    text[:, 0] += 1.0
+    assert (model(tokens, t, positions, text, mask, token_mask=real)[:, :4] - full[:, :4]).abs().max() > 1e-3
+
+
+def test_variants_have_no_weights_that_they_do_not_use_and_cannot_be_exported() -> None:
+    joint, plain = variant(text_attention="joint"), variant(qk_norm="none")
+    assert not any("attn2" in name for name in joint.state_dict())
+    assert not any("_norm" in name for name in plain.state_dict())
+    for model in (joint, plain):
+        with pytest.raises(CheckpointError, match="experiments only"):
+            official_transformer(model.config)

@@ -10,7 +10,9 @@ import torch
 import openltx
 from openltx.checkpoints.load import load_vae
 from openltx.data.datasets import ClipBatches, Draw, Stage, clips_of, read_clip
-from openltx.data.precompute import precompute, read_examples
+from openltx.data.latents import read_examples
+from openltx.data.precompute import Precompute, precompute
+from openltx.geometry import patchify
 from openltx.media.transforms import to_tensor
 from openltx.models.bundle import LTXModel
 from openltx.models.critic import CriticConfig
@@ -19,6 +21,7 @@ from openltx.models.presets import transformer_preset, vae_preset
 from openltx.models.transformer import VideoTransformer, init_weights
 from openltx.models.vae.autoencoder import recompute_blocks
 from openltx.training.adversarial import AdversarialConfig, Critic
+from openltx.training.conditions import ConditionMix
 from openltx.training.config import OptimConfig, RunConfig
 from openltx.training.export import export, trained_transformer, trained_vae
 from openltx.training.flow import FlowConfig, FlowTask, inference_schedule
@@ -52,7 +55,7 @@ def flow_task(folder: Path, model: LTXModel) -> FlowTask:
     transformer = VideoTransformer(transformer_preset("tiny"))
     init_weights(transformer, torch.Generator().manual_seed(0))
     model = replace(model, transformer=transformer, schedule=inference_schedule(FlowConfig()), sampling=SAMPLING)
-    config = FlowConfig(tokens_per_batch=24, caption_dropout=0.2)
+    config = FlowConfig(tokens_per_batch=24, caption_dropout=0.2, mixing="none")
     return FlowTask(model, read_examples(folder), config, OPTIM, ["a red ball", "a blue cube"])
 
 
@@ -69,7 +72,8 @@ def losses(out: Path, key: str) -> list[float]:
 def latent_folder(clip_folder: Path, tiny_model: LTXModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("latents")
     assert tiny_model.text is not None
-    precompute(clip_folder, folder, tiny_model.vae, tiny_model.text, phrasings=2)
+    settings = Precompute(phrasings=2, stills=2, ending=2)
+    precompute(clip_folder, folder, tiny_model.vae, tiny_model.text, settings=settings)
     return folder
 
 
@@ -204,8 +208,9 @@ def test_a_batch_has_clips_of_one_length_and_about_the_same_number_of_tokens(
     latent_folder: Path, tiny_model: LTXModel
 ) -> None:
     task = flow_task(latent_folder, tiny_model)
-    shapes = {task.batch(step, 0).clean.shape[:2] for step in range(12)}
-    assert shapes == {(24 // 6, 6), (24 // 8, 8)}
+    groups = [task.batch(step, 0).groups for step in range(12)]
+    assert all(len(clips) == 1 for clips in groups)
+    assert {(len(clips.latents), clips.shape.num_tokens) for (clips,) in groups} == {(24 // 6, 6), (24 // 8, 8)}
     assert any((task.batch(step, 0).text_mask.sum(1) == 2).any() for step in range(12))  # an empty caption: two tokens
 
 
@@ -213,14 +218,15 @@ def test_conditioned_first_frames_are_nearly_clean_and_out_of_the_loss(
     latent_folder: Path, tiny_model: LTXModel
 ) -> None:
     task = flow_task(latent_folder, tiny_model)
-    task.config = replace(task.config, first_frame_probability=1.0)
+    task.config = replace(task.config, conditions=ConditionMix(first_frame=1.0))
     seen = []
     task.model.transformer.register_forward_pre_hook(lambda _, arguments: seen.append(arguments))
     batch = task.batch(0, 0)
     task.loss(batch, 0, torch.Generator().manual_seed(0))
-    (tokens, times, *_), first = seen[0], batch.shape.height * batch.shape.width
-    assert times[:, :first].max() <= task.config.first_frame_max_t
-    assert (tokens[:, :first] - batch.clean[:, :first]).abs().mean() < 0.2
+    (clips,) = batch.groups
+    (tokens, times, *_), first = seen[0], clips.shape.height * clips.shape.width
+    assert times[:, :first].max() <= task.config.conditions.max_t
+    assert (tokens[:, :first] - patchify(clips.latents)[:, :first]).abs().mean() < 0.2
     assert (times[:, first:] == times[:, first : first + 1]).all()
 
 

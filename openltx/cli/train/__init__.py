@@ -3,10 +3,12 @@
 from cyclopts import App
 
 from openltx.cli.train.ablation import ablation
+from openltx.cli.train.distill import distill
 from openltx.cli.train.export import export
-from openltx.cli.train.flow import flow, latents
+from openltx.cli.train.flow import flow
+from openltx.cli.train.flow_ablation import flow_ablation
 from openltx.cli.train.vae import vae
 
 train_app = App(name="train", help="Train the Video-VAE or the transformer.")
-for _command in (vae, latents, flow, export, ablation):
+for _command in (vae, flow, distill, export, ablation, flow_ablation):
     train_app.command(_command)

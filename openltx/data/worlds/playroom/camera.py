@@ -14,9 +14,18 @@ HALF_ANGLE = math.radians(16.0)
 PAN, ORBIT, ZOOM = math.radians(4.5), math.radians(13.0), 0.17  # to each side of the middle
 
 
+Size = int | tuple[int, int]
+"""Pixels of a picture: (width, height), or one number for a square."""
+
+
+def sides(size: Size) -> tuple[int, int]:
+    """Width and height."""
+    return (size, size) if isinstance(size, int) else size
+
+
 @dataclass(frozen=True, kw_only=True)
 class View:
-    """One frame's camera: ``eye``, unit vectors, and the tangent of half the vertical angle of view."""
+    """One frame's camera: ``eye``, unit vectors, and the tangent of half the angle of view of the shorter side."""
 
     eye: Float[np.ndarray, "3"]
     right: Float[np.ndarray, "3"]
@@ -24,12 +33,13 @@ class View:
     forward: Float[np.ndarray, "3"]
     tangent: float
 
-    def project(self, point: Float[np.ndarray, "3"], radius: float, size: int) -> tuple[float, float, float]:
+    def project(self, point: Float[np.ndarray, "3"], radius: float, size: Size) -> tuple[float, float, float]:
         """Pixel x and y (from the top left corner) of a point, and the radius in pixels of a sphere around it."""
+        width, height = sides(size)
         ray = point - self.eye
         depth = float(ray @ self.forward)
-        scale = 0.5 * size / (self.tangent * max(depth, 1e-3))
-        x, y = 0.5 * size + float(ray @ self.right) * scale, 0.5 * size - float(ray @ self.up) * scale
+        scale = 0.5 * min(width, height) / (self.tangent * max(depth, 1e-3))
+        x, y = 0.5 * width + float(ray @ self.right) * scale, 0.5 * height - float(ray @ self.up) * scale
         return x, y, radius * scale
 
 

@@ -95,6 +95,20 @@ def long(truth: Truth, rng: np.random.Generator) -> str:
     return f"{_sentence(text)} {_sentence(camera)}"
 
 
+def phrase_still(truth: Truth, rng: np.random.Generator) -> str:
+    """A caption of a single frame: what there is and where, not what happens."""
+    parts = [_object(truth["objects"][0], rng, size=rng.random() < 0.5, material=rng.random() < 0.4)]
+    if len(truth["objects"]) > 1 and rng.random() < 0.8:
+        other = _object(truth["objects"][1], rng, size=rng.random() < 0.4, material=rng.random() < 0.3)
+        parts.append(_pick(rng, (f"and {other}", f"with {other}")))
+    if rng.random() < 0.8:
+        over = "over" if truth["event"] == "swing" else "on"
+        parts.append(f"{over} {_pick(rng, FLOOR_WORDS[truth['floor']])}")
+    if rng.random() < 0.4:
+        parts.append(_pick(rng, BACKDROP_WORDS[truth["backdrop"]]))
+    return " ".join(parts)
+
+
 def mirror(truth: Truth, width: int = 128) -> Truth:
     """The truth of the clip flipped left to right; captions and tracks included."""
 

@@ -3,7 +3,7 @@
 Every clip has random generators of its own, so that a clip does not depend on which others are made, or in what order.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -31,10 +31,11 @@ class Performance:
     facts: events.Facts
 
 
-def perform(seed: int, index: int, size: int = 128) -> Performance:
-    """Simulate clip ``index`` of the world with this seed."""
+def perform(seed: int, index: int, size: camera.Size = 128, frames: int | None = None) -> Performance:
+    """Simulate clip ``index`` of the world with this seed, for ``frames`` frames if the scene is not to choose."""
     for attempt in range(MAX_SCENES):
         scene = sample_scene(np.random.default_rng([seed, index, attempt]))
+        scene = scene if frames is None else replace(scene, frames=frames)
         solids = tuple(solid_of(o, slender=scene.event == "topple" and o.role == "main") for o in scene.objects)
         views = camera.path(scene)
         for launch_attempt in range(MAX_LAUNCHES):
@@ -47,12 +48,15 @@ def perform(seed: int, index: int, size: int = 128) -> Performance:
     raise AssertionError(f"no scene of clip {index} (seed {seed}) came about in {MAX_SCENES} tries")
 
 
-def track(motion: physics.Motion, solids: tuple[Solid, ...], views: list[camera.View], size: int) -> list[events.Track]:
+def track(
+    motion: physics.Motion, solids: tuple[Solid, ...], views: list[camera.View], size: camera.Size
+) -> list[events.Track]:
     """Per object and frame: (x, y, radius) in pixels, None while the centre is outside the picture."""
     tracks = []
+    width, height = camera.sides(size)
     for index, solid in enumerate(solids):
         points = [view.project(motion.positions[f, index], solid.track_radius, size) for f, view in enumerate(views)]
-        tracks.append([p if 0 <= p[0] < size and 0 <= p[1] < size else None for p in points])
+        tracks.append([p if 0 <= p[0] < width and 0 <= p[1] < height else None for p in points])
     return tracks
 
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from openltx.data.worlds.playroom.camera import Size, sides
 from openltx.data.worlds.playroom.launch import HEADINGS
 from openltx.data.worlds.playroom.physics import Motion
 from openltx.data.worlds.playroom.scene import Scene
@@ -25,9 +26,10 @@ class Facts:
 
 
 def observe(
-    scene: Scene, solids: tuple[Solid, ...], motion: Motion, tracks: list[Track], size: int = 128
+    scene: Scene, solids: tuple[Solid, ...], motion: Motion, tracks: list[Track], size: Size = 128
 ) -> Facts | None:
     """The facts of a motion, or None if the scene's event did not happen well in view."""
+    short = min(sides(size))
     if any(track[0] is None for track in tracks):
         return None
     if sum(p is not None for p in tracks[0]) < MIN_IN_VIEW * scene.frames:
@@ -40,7 +42,7 @@ def observe(
         if scene.event in ("collide", "drop", "bounce")
         else None,
     )
-    return facts if _happened(scene, solids[0], motion, tracks, facts, size) else None
+    return facts if _happened(scene, solids[0], motion, tracks, facts, short) else None
 
 
 def count_bounces(height: np.ndarray, touching: np.ndarray) -> int:

@@ -22,6 +22,7 @@ from openltx.data.manifest import (
 )
 from openltx.data.worlds.playroom import captions
 from openltx.data.worlds.playroom.clip import FPS, caption_rng, draw, perform, split_of, truth_of
+from openltx.data.worlds.playroom.formats import CLASSIC, Format, format_of
 from openltx.data.worlds.playroom.render import Renderer
 from openltx.data.worlds.playroom.scene import BACKDROPS, FLOORS, PALETTE, SHAPES
 from openltx.data.worlds.playroom.split import HELDOUT_COMBINATIONS, HELDOUT_SHARE
@@ -33,30 +34,44 @@ CRF = 8
 
 
 def generate(
-    out: Path | str, *, clips: int, seed: int, workers: int = 1, progress: Callable[[int, int], None] | None = None
+    out: Path | str,
+    *,
+    clips: int,
+    seed: int,
+    formats: tuple[Format, ...] = CLASSIC,
+    workers: int = 1,
+    progress: Callable[[int, int], None] | None = None,
 ) -> list[Clip]:
     """Make clips 0 .. ``clips`` - 1 of the world with this seed in folder ``out``, and its manifest.
 
-    Clips that the manifest already names are kept. ``progress(done, total)`` is called after every clip. Raises
-    ``DataError`` if the folder holds another seed or another version of the world.
+    Each clip has one of the ``formats``. Clips that the manifest already names are kept. ``progress(done, total)`` is
+    called after every clip. Raises ``DataError`` if the folder holds another seed, other formats or another version of
+    the world.
     """
     folder = Path(out)
     if clips < 1 or workers < 1:
         raise DataError(f"A world needs at least one clip and one worker; asked for {clips} and {workers}.")
     folder.mkdir(parents=True, exist_ok=True)
     with sole_user(folder):
-        return _fill(folder, clips, seed, workers, progress or (lambda *_: None))
+        return _fill(folder, clips, seed, formats, workers, progress or (lambda *_: None))
 
 
-def _fill(folder: Path, clips: int, seed: int, workers: int, progress: Callable[[int, int], None]) -> list[Clip]:
-    _check_folder(folder, seed)
+def _fill(
+    folder: Path,
+    clips: int,
+    seed: int,
+    formats: tuple[Format, ...],
+    workers: int,
+    progress: Callable[[int, int], None],
+) -> list[Clip]:
+    _check_folder(folder, seed, formats)
     clean_up(folder)
     done = {clip.truth["scene"] for clip in read_manifest(folder)} if (folder / MANIFEST).exists() else set()
     missing = [index for index in range(clips) if index not in done]
-    write_world(folder, describe(seed, max(clips, len(done))))
+    write_world(folder, describe(seed, max(clips, len(done)), formats))
     finished = clips - len(missing)
     progress(finished, clips)
-    with _results(folder, seed, missing, workers) as results:
+    with _results(folder, seed, formats, missing, workers) as results:
         for clip in results:
             append_clip(folder, clip)
             finished += 1
@@ -64,9 +79,11 @@ def _fill(folder: Path, clips: int, seed: int, workers: int, progress: Callable[
     return read_manifest(folder)
 
 
-def make_clip(folder: Path, seed: int, index: int, renderer: Renderer) -> Clip:
+def make_clip(folder: Path, seed: int, index: int, renderer: Renderer, formats: tuple[Format, ...] = CLASSIC) -> Clip:
     """Make one clip's video file in the folder (atomically) and return its line for the manifest."""
-    performance = perform(seed, index, renderer.size)
+    width, height, length = format_of(formats, seed, index)
+    renderer.resize((width, height))
+    performance = perform(seed, index, renderer.size, length)
     frames = draw(performance, renderer)
     path = f"clips/{index // 1000:03d}/{index:06d}.mp4"
     write_clip(folder / path, frames, float(FPS), crf=CRF)
@@ -75,8 +92,8 @@ def make_clip(folder: Path, seed: int, index: int, renderer: Renderer) -> Clip:
     return Clip(
         path=path,
         frames=len(frames),
-        height=renderer.size,
-        width=renderer.size,
+        height=height,
+        width=width,
         fps=float(FPS),
         caption=captions.phrase(truth, rng),
         split=split_of(seed, index, performance.scene),
@@ -84,9 +101,10 @@ def make_clip(folder: Path, seed: int, index: int, renderer: Renderer) -> Clip:
     )
 
 
-def describe(seed: int, clips: int) -> dict[str, Any]:
+def describe(seed: int, clips: int, formats: tuple[Format, ...] = CLASSIC) -> dict[str, Any]:
     """What ``world.json`` says."""
     return {
+        **({} if formats == CLASSIC else {"formats": [str(one) for one in formats]}),
         "world": "playroom",
         "version": VERSION,
         "seed": seed,
@@ -102,7 +120,7 @@ def describe(seed: int, clips: int) -> dict[str, Any]:
     }
 
 
-def _check_folder(folder: Path, seed: int) -> None:
+def _check_folder(folder: Path, seed: int, formats: tuple[Format, ...]) -> None:
     if not (folder / WORLD).exists():
         return
     world = read_world(folder)
@@ -111,12 +129,16 @@ def _check_folder(folder: Path, seed: int) -> None:
             f"{folder} holds the world {world.get('world')} version {world.get('version')} with seed "
             f"{world.get('seed')}, not playroom version {VERSION} with seed {seed}. Choose another --out."
         )
+    if world.get("formats") != describe(seed, 0, formats).get("formats"):
+        raise DataError(f"{folder} holds clips of other formats than those asked for. Choose another --out.")
 
 
 @contextmanager
-def _results(folder: Path, seed: int, indices: list[int], workers: int) -> Iterator[Iterator[Clip]]:
+def _results(
+    folder: Path, seed: int, formats: tuple[Format, ...], indices: list[int], workers: int
+) -> Iterator[Iterator[Clip]]:
     """The clips in the order of their indices, whoever makes them."""
-    jobs = [(folder, seed, index) for index in indices]
+    jobs = [(folder, seed, index, formats) for index in indices]
     if workers == 1 or not jobs:
         yield map(_work, jobs)
         return
@@ -133,8 +155,9 @@ def _start_worker() -> None:
     threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
 
 
-def _work(job: tuple[Path, int, int]) -> Clip:
-    return make_clip(*job, _renderer())
+def _work(job: tuple[Path, int, int, tuple[Format, ...]]) -> Clip:
+    folder, seed, index, formats = job
+    return make_clip(folder, seed, index, _renderer(), formats)
 
 
 @cache

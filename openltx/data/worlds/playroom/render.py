@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from openltx.data.worlds.playroom.camera import View
+from openltx.data.worlds.playroom.camera import Size, View, sides
 from openltx.data.worlds.playroom.offscreen import open_context
 from openltx.data.worlds.playroom.physics import Motion
 from openltx.data.worlds.playroom.scene import BACKDROPS, FLOORS, MATERIALS, PALETTE, Scene, linear
@@ -40,14 +40,14 @@ class Item:
 
 
 class Renderer:
-    """An off-screen context of ``size`` x ``size`` pixels; one per process, used from one thread, freed at exit.
+    """An off-screen context with a picture of ``size``; one per process, used from one thread, freed at exit.
 
     Raises ``DataError`` if the machine has neither EGL nor OSMesa.
     """
 
-    def __init__(self, size: int = 128) -> None:
-        self.size = size
-        self._context = open_context(size)
+    def __init__(self, size: Size = 128) -> None:
+        self.size = sides(size)
+        self._context = open_context(max(self.size))
         atexit.register(self._context.free)  # while the OpenGL bindings are still whole
         from OpenGL import GL
 
@@ -57,25 +57,34 @@ class Renderer:
 
     def render(
         self, scene: Scene, solids: tuple[Solid, ...], motion: Motion, views: list[View]
-    ) -> UInt8[np.ndarray, "F size size 3"]:
+    ) -> UInt8[np.ndarray, "F height width 3"]:
         """All frames of a clip."""
         stage = _pack_stage(scene)
-        frames = np.empty((len(views), self.size, self.size, 3), np.uint8)
+        frames = np.empty((len(views), self.size[1], self.size[0], 3), np.uint8)
         for index, view in enumerate(views):
             items = _items(scene, solids, motion, index)
             frames[index] = self._frame(stage, view, items, casters=len(solids))
         return frames
 
+    def resize(self, size: Size) -> None:
+        """Draw pictures of another size from now on."""
+        if sides(size) == self.size:
+            return
+        self.size = sides(size)
+        self._gl.glDeleteFramebuffers(1, [self._buffers[0]])
+        self._gl.glDeleteRenderbuffers(1, [self._buffers[1]])
+        self._target()
+
     def _frame(self, stage: np.ndarray, view: View, items: list[Item], casters: int) -> np.ndarray:
         gl = self._gl
-        rows = _pack_frame(stage, view, items, casters)
+        rows = _pack_frame(stage, view, items, casters, self.size)
         order = sorted(range(len(items)), key=lambda i: -float((items[i].position - view.eye) @ view.forward))
         for program, locations in self._programs:
             gl.glUseProgram(program)
             gl.glUniform4fv(locations["u"], ROWS, rows)
         gl.glUseProgram(self._programs[0][0])
         gl.glDisable(gl.GL_BLEND)
-        gl.glScissor(0, 0, self.size, self.size)
+        gl.glScissor(0, 0, *self.size)
         gl.glDrawArrays(gl.GL_TRIANGLES, 0, 3)
         gl.glUseProgram(self._programs[1][0])
         gl.glEnable(gl.GL_BLEND)
@@ -83,8 +92,9 @@ class Renderer:
             gl.glScissor(*_rectangle(view, items[index], self.size))
             gl.glUniform1i(self._programs[1][1]["which"], index)
             gl.glDrawArrays(gl.GL_TRIANGLES, 0, 3)
-        pixels = gl.glReadPixels(0, 0, self.size, self.size, gl.GL_RGB, gl.GL_UNSIGNED_BYTE)
-        return np.frombuffer(pixels, np.uint8).reshape(self.size, self.size, 3)
+        width, height = self.size
+        pixels = gl.glReadPixels(0, 0, width, height, gl.GL_RGB, gl.GL_UNSIGNED_BYTE)
+        return np.frombuffer(pixels, np.uint8).reshape(height, width, 3)
 
     def _program(self, defines: str) -> tuple[int, dict[str, int]]:
         gl = self._gl
@@ -102,19 +112,20 @@ class Renderer:
         gl.glLinkProgram(program)
         assert gl.glGetProgramiv(program, gl.GL_LINK_STATUS), gl.glGetProgramInfoLog(program)
         locations = {name: gl.glGetUniformLocation(program, name) for name in ("u", "resolution", "which")}
-        gl.glUseProgram(program)
-        gl.glUniform2f(locations["resolution"], self.size, self.size)
         return program, locations
 
     def _target(self) -> None:
         gl = self._gl
-        gl.glBindFramebuffer(gl.GL_FRAMEBUFFER, gl.glGenFramebuffers(1))
-        buffer = gl.glGenRenderbuffers(1)
+        for program, locations in self._programs:
+            gl.glUseProgram(program)
+            gl.glUniform2f(locations["resolution"], *self.size)
+        frame, buffer = self._buffers = (gl.glGenFramebuffers(1), gl.glGenRenderbuffers(1))
+        gl.glBindFramebuffer(gl.GL_FRAMEBUFFER, frame)
         gl.glBindRenderbuffer(gl.GL_RENDERBUFFER, buffer)
-        gl.glRenderbufferStorage(gl.GL_RENDERBUFFER, gl.GL_RGBA8, self.size, self.size)
+        gl.glRenderbufferStorage(gl.GL_RENDERBUFFER, gl.GL_RGBA8, *self.size)
         gl.glFramebufferRenderbuffer(gl.GL_FRAMEBUFFER, gl.GL_COLOR_ATTACHMENT0, gl.GL_RENDERBUFFER, buffer)
         assert gl.glCheckFramebufferStatus(gl.GL_FRAMEBUFFER) == gl.GL_FRAMEBUFFER_COMPLETE
-        gl.glViewport(0, 0, self.size, self.size)
+        gl.glViewport(0, 0, *self.size)
         gl.glPixelStorei(gl.GL_PACK_ALIGNMENT, 1)
         gl.glEnable(gl.GL_SCISSOR_TEST)
         gl.glBlendFuncSeparate(gl.GL_SRC_ALPHA, gl.GL_ONE_MINUS_SRC_ALPHA, gl.GL_ONE, gl.GL_ONE)
@@ -165,9 +176,9 @@ def _pack_stage(scene: Scene) -> Float[np.ndarray, "rows 4"]:
     return rows
 
 
-def _pack_frame(stage: np.ndarray, view: View, items: list[Item], casters: int) -> np.ndarray:
+def _pack_frame(stage: np.ndarray, view: View, items: list[Item], casters: int, size: tuple[int, int]) -> np.ndarray:
     rows = stage.copy()
-    rows[0] = (*view.eye, view.tangent)
+    rows[0] = (*view.eye, view.tangent * size[1] / min(size))  # the shader's angle is the vertical one
     rows[1, :3], rows[2, :3], rows[3, :3] = view.right, view.up, view.forward
     rows[12, :2] = (len(items), casters)
     for i, item in enumerate(items):
@@ -181,9 +192,9 @@ def _pack_frame(stage: np.ndarray, view: View, items: list[Item], casters: int) 
     return rows
 
 
-def _rectangle(view: View, item: Item, size: int) -> tuple[int, int, int, int]:
+def _rectangle(view: View, item: Item, size: tuple[int, int]) -> tuple[int, int, int, int]:
     x, y, radius = view.project(item.position, item.solid.bound, size)
     radius = 1.15 * radius + 2
-    low = [min(max(math.floor(v - radius), 0), size) for v in (x, y)]
-    high = [min(max(math.ceil(v + radius), 0), size) for v in (x, y)]
+    low = [min(max(math.floor(v - radius), 0), side) for v, side in zip((x, y), size, strict=True)]
+    high = [min(max(math.ceil(v + radius), 0), side) for v, side in zip((x, y), size, strict=True)]
     return low[0], low[1], high[0] - low[0], high[1] - low[1]
