@@ -247,7 +247,10 @@ class Block(nn.Module):
 
 
 class Attention(nn.Module):
-    """Multi-head attention with RMSNorm on q and k over the whole width."""
+    """Multi-head attention with RMSNorm on q and k over the whole width.
+
+    ``attend`` is how the video's tokens attend to each other: ``kernels.attention``, or one that spans several ranks.
+    """
 
     def __init__(self, config: TransformerConfig):
         super().__init__()
@@ -260,6 +263,7 @@ class Attention(nn.Module):
         self.to_k = Linear(d, d)
         self.to_v = Linear(d, d)
         self.to_out = nn.Sequential(Linear(d, d))
+        self.attend: Callable[[Tensor, Tensor, Tensor, int], Tensor] = attention
 
     def among(
         self, h: Float[Tensor, "b n d"], rotation: Complex[Tensor, "#b n half"], left_out: SkipMode | None = None
@@ -269,7 +273,7 @@ class Attention(nn.Module):
             return self.to_out(self.to_v(h) if left_out == "attention_values" else h)
         query = norm_rotate(self.to_q(h), self.q_norm.weight, rotation, self.eps)
         key = norm_rotate(self.to_k(h), self.k_norm.weight, rotation, self.eps)
-        return self.to_out(attention(query, key, self.to_v(h), self.heads))
+        return self.to_out(self.attend(query, key, self.to_v(h), self.heads))
 
     def keys_values(self, text: Float[Tensor, "b l d"]) -> tuple[Float[Tensor, "b l d"], Float[Tensor, "b l d"]]:
         """Keys and values of the caption."""

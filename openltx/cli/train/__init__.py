@@ -5,8 +5,9 @@ from cyclopts import App
 from openltx.cli.train.ablation import ablation
 from openltx.cli.train.export import export
 from openltx.cli.train.flow import flow, latents
+from openltx.cli.train.tuning import full, lora
 from openltx.cli.train.vae import vae
 
 train_app = App(name="train", help="Train the Video-VAE or the transformer.")
-for _command in (vae, latents, flow, export, ablation):
+for _command in (vae, latents, flow, lora, full, export, ablation):
     train_app.command(_command)

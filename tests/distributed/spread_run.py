@@ -1,0 +1,91 @@
+"""Tiny training runs, alone or under torchrun: `python spread_run.py OUT NAME:STEPS[:OPTION...] ...`.
+
+Options: shard, bf16 (what gathered weights compute in), recompute, lora, sequence=N.
+"""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from openltx.data.captioned import CaptionedVideo
+from openltx.data.encoded import Encoded
+from openltx.distributed import ranks
+from openltx.distributed.shard import Parallel, spread
+from openltx.flow.schedule import Schedule
+from openltx.models.bundle import LTXModel
+from openltx.models.presets import transformer_preset, vae_preset
+from openltx.models.text import TextContext
+from openltx.models.transformer import VideoTransformer, init_weights
+from openltx.models.vae.autoencoder import VideoAutoencoder
+from openltx.training import loop
+from openltx.training.config import OptimConfig, RunConfig
+from openltx.training.lora import BLOCKS, Adapters, LoRAConfig
+from openltx.training.tuning import TuneConfig, TuneTask
+
+
+class NoText:
+    """Stands for a text encoder; only the empty caption is asked for."""
+
+    name, channels = "none", 384
+
+    def encode(self, prompts: Sequence[str]) -> TextContext:
+        return TextContext(torch.ones(len(prompts), 2, 384), torch.ones(len(prompts), 2, dtype=torch.bool))
+
+
+def new_task(lora: bool) -> TuneTask:
+    """Clips of 9 and of 6 tokens, so that runs of tokens are not equally long on two or four ranks."""
+    generator = torch.Generator().manual_seed(0)
+    transformer = VideoTransformer(transformer_preset("tiny"))
+    init_weights(transformer, generator)
+    for parameter in transformer.parameters():  # nothing is zero, so that everything has a gradient
+        parameter.data += 0.05 * torch.randn(parameter.shape, generator=generator)
+    model = LTXModel(
+        name="tiny",
+        transformer=transformer,
+        vae=VideoAutoencoder(vae_preset("tiny")),
+        text=NoText(),
+        schedule=Schedule(),
+    )
+    examples = [
+        Encoded(
+            latents=torch.randn(16, 3, 1, 3 - index % 2, generator=generator),
+            text=torch.randn(4 + index, 384, generator=generator),
+            fps=8.0,
+            caption="",
+            source=CaptionedVideo(path=Path("x.mp4"), caption=""),
+        )
+        for index in range(6)
+    ]
+    adapters = Adapters(transformer, LoRAConfig(rank=2, targets=BLOCKS, dropout=0.1)) if lora else None
+    config = TuneConfig(batch_size=2, caption_dropout=0.2, first_frame_probability=0.5, first_frame_max_t=0.1)
+    # a large eps: a gradient of rounding errors alone must not become a whole step
+    return TuneTask(model, examples, config, OptimConfig(lr=0.01, eps=1e-3), adapters=adapters)
+
+
+def main(out: Path, *runs: str) -> None:
+    torch.set_num_threads(1)
+    with ranks.process_group():
+        for words in runs:
+            name, steps, *options = words.split(":")
+            sequence = int(next((o.removeprefix("sequence=") for o in options if "=" in o), 1))
+            task = new_task("lora" in options)
+            parallel = Parallel(
+                shard="shard" in options,
+                sequence=sequence,
+                recompute="recompute" in options,
+                gathered="bf16" if "bf16" in options else "float32",
+            )
+            config = RunConfig(
+                steps=int(steps), out=out / name, accumulate=4, autocast="none", ema_decay=0.5, checkpoint_every=2,
+                threads=1, tensorboard=False, progress=False,
+            )  # fmt: skip
+            transformer = task.model.transformer
+            loop.run(
+                task, config, distribute=lambda t=transformer, p=parallel: spread(t, p), sequence=parallel.sequence
+            )
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), *sys.argv[2:])
