@@ -7,6 +7,7 @@ Read on any number of ranks, also on one alone: what a rank needs is taken from 
 see the same folder.
 """
 
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -46,5 +47,7 @@ def load_whole(folder: Path, prefix: str) -> dict[str, Tensor]:
     """The whole tensors whose names begin with ``prefix``, without it; for one process."""
     names = {name: kind for name, kind in stored_tensors(folder).items() if name.startswith(prefix)}
     tensors = {name: torch.empty(shape, dtype=dtype) for name, (shape, dtype) in names.items()}
-    dcp.load(tensors, storage_reader=HuggingFaceStorageReader(str(folder)), no_dist=True)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "torch.distributed is disabled")
+        dcp.load(tensors, storage_reader=HuggingFaceStorageReader(str(folder)), no_dist=True)
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}

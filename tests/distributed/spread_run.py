@@ -1,9 +1,13 @@
-"""Tiny training runs, alone or under torchrun: `python spread_run.py OUT NAME:STEPS[:OPTION...] ...`.
+"""Tiny training runs: `[torchrun ...] spread_run.py OUT NAME:STEPS[:OPTION...] ...`.
 
-Options: shard, bf16 (what gathered weights compute in), recompute, lora, sequence=N.
+Options: shard, bf16 (what gathered weights compute in), recompute, lora, sequence=N. Without torchrun a number before
+some runs says how many processes take these; they are forked, which spares each its imports.
 """
 
+import os
+import socket
 import sys
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -58,7 +62,7 @@ def new_task(lora: bool) -> TuneTask:
         )
         for index in range(6)
     ]
-    adapters = Adapters(transformer, LoRAConfig(rank=2, targets=BLOCKS, dropout=0.1)) if lora else None
+    adapters = Adapters(transformer, LoRAConfig(rank=2, targets=BLOCKS)) if lora else None
     config = TuneConfig(batch_size=2, caption_dropout=0.2, first_frame_probability=0.5, first_frame_max_t=0.1)
     # a large eps: a gradient of rounding errors alone must not become a whole step
     return TuneTask(model, examples, config, OptimConfig(lr=0.01, eps=1e-3), adapters=adapters)
@@ -87,5 +91,43 @@ def main(out: Path, *runs: str) -> None:
             )
 
 
+def fork(processes: int, out: Path, runs: Sequence[str]) -> bool:
+    """Whether all processes came to their end."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    children = []
+    for rank in range(processes):
+        child = os.fork()
+        if child:
+            children.append(child)
+            continue
+        place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": processes, "MASTER_PORT": port}
+        os.environ.update({name: str(value) for name, value in place.items()} | {"MASTER_ADDR": "localhost"})
+        try:
+            main(out, *runs)
+        except BaseException:
+            traceback.print_exc()
+            os._exit(1)
+        os._exit(0)
+    return all([os.waitpid(child, 0)[1] == 0 for child in children])
+
+
+def launch(out: Path, words: Sequence[str]) -> bool:
+    """Run "N" "run" ... "N" "run" ...: each number's runs on so many processes."""
+    groups: list[tuple[int, list[str]]] = []
+    for word in words:
+        if word.isdigit():
+            groups.append((int(word), []))
+        else:
+            groups[-1][1].append(word)
+    return all([fork(processes, out, runs) for processes, runs in groups])
+
+
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), *sys.argv[2:])
+    if "WORLD_SIZE" in os.environ:
+        main(Path(sys.argv[1]), *sys.argv[2:])
+    else:
+        import openltx.distributed.checkpoint  # noqa: F401 (before the fork)
+
+        sys.exit(0 if launch(Path(sys.argv[1]), sys.argv[2:]) else 1)

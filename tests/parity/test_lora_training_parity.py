@@ -14,7 +14,7 @@ from openltx.models.transformer import TransformerConfig, VideoTransformer
 from openltx.training.lora import BLOCKS, Adapters, LoRAConfig
 
 CONFIG = TransformerConfig(num_layers=2, num_heads=2, head_dim=16, caption_channels=12, in_channels=8, out_channels=8)
-N, RANK, ALPHA = 12, 4, 6
+N, RANK, ALPHA = 12, 4, 6.0
 
 
 def theirs() -> LTXVideoTransformer3DModel:
@@ -71,7 +71,7 @@ def train(parameters: list[torch.nn.Parameter], forward) -> list[float]:
 def test_training_takes_pefts_steps() -> None:
     model = theirs()
     transformer, adapters = ours(model)
-    model.add_adapter(peft.LoraConfig(r=RANK, lora_alpha=ALPHA, target_modules=list(BLOCKS)))
+    model.add_adapter(peft.LoraConfig(r=RANK, lora_alpha=int(ALPHA), target_modules=list(BLOCKS)))
     lora = {name: p for name, p in model.named_parameters() if "lora_" in name}
     with torch.no_grad():
         for name, change in zip(adapters.names, adapters.changes(), strict=True):
