@@ -122,7 +122,7 @@ def lora(  # noqa: PLR0913 (a flag each)
     from openltx.training.state import load_weights
     from openltx.training.tuning import write_lora
 
-    chosen = with_flags(_recipe(recipe, LORA), tuning)
+    chosen = with_flags(_recipe(recipe, LORA), tuning, steps)
     assert chosen.lora is not None, "recipes of this table have a LoRA"
     changes = {name: value for name, value in vars(shape).items() if value not in (None, ())}
     chosen = dataclasses.replace(chosen, lora=dataclasses.replace(chosen.lora, **changes))
@@ -168,7 +168,7 @@ def full(
     from openltx.distributed import ranks
     from openltx.training.export import export_tuned
 
-    chosen = with_flags(_recipe(recipe, FULL), tuning)
+    chosen = with_flags(_recipe(recipe, FULL), tuning, steps)
     with ranks.process_group(parallel.sequence):
         model = _load(base, "float32", tuning)
         for parameter in model.transformer.parameters():
@@ -181,20 +181,21 @@ def full(
             print(out / "model.safetensors")
 
 
-def with_flags(recipe: TuneRecipe, flags: TuneFlags) -> TuneRecipe:
-    """The recipe with what the command line says instead."""
+def with_flags(recipe: TuneRecipe, flags: TuneFlags, steps: int | None) -> TuneRecipe:
+    """The recipe with what the command line says instead; a short run has a short warm-up."""
     from openltx.data.encoded import Size
     from openltx.pipelines.request import parse_size
 
     frames = flags.frames or recipe.sizes[0].frames
     pairs = [parse_size(size) for size in flags.size] or [(size.width, size.height) for size in recipe.sizes]
+    warmup = min(recipe.optim.warmup, (steps or recipe.steps) // 10)
     tune = dataclasses.replace(recipe.tune, seed=flags.seed, batch_size=flags.batch_size or recipe.tune.batch_size)
     return dataclasses.replace(
         recipe,
         sizes=tuple(Size(width=width, height=height, frames=frames) for width, height in pairs),
         tune=tune,
         precision=flags.precision or recipe.precision,
-        optim=dataclasses.replace(recipe.optim, lr=flags.lr or recipe.optim.lr),
+        optim=dataclasses.replace(recipe.optim, lr=flags.lr or recipe.optim.lr, warmup=warmup),
         sample_every=flags.validate_every or recipe.sample_every,
     )
 
