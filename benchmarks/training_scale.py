@@ -59,8 +59,8 @@ def rows() -> list[list[str]]:
 def table() -> str:
     """Markdown."""
     header = [
-        "devices", "model", "videos of", "a step", "sequence / turns", "recompute", "memory each", "operations", "traffic",
-        "tokens a second", "videos a day",
+        "devices", "model", "videos of", "a step", "sequence / turns", "recompute", "memory each", "operations",
+        "traffic", "tokens a second", "videos a day",
     ]  # fmt: skip
     return markdown_table(header, rows())
 

@@ -13,8 +13,10 @@ from pathlib import Path
 
 import torch
 import torch.distributed.checkpoint as dcp
+from safetensors import SafetensorError
 from torch import Tensor
 from torch.distributed.checkpoint import HuggingFaceStorageReader, HuggingFaceStorageWriter
+from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 
 from openltx.errors import RunError
@@ -29,13 +31,18 @@ def load_pieces(folder: Path, tensors: Mapping[str, Tensor]) -> None:
     """Fill ``tensors`` in place with what ``folder`` holds of their names; all ranks must call it."""
     try:
         dcp.load(dict(tensors), storage_reader=HuggingFaceStorageReader(str(folder)))
-    except Exception as error:  # dcp wraps whatever went wrong on any rank
+    except CheckpointException as error:
         raise RunError(f"the checkpoint {folder} is damaged or of another model: {error}") from error
 
 
 def stored_tensors(folder: Path) -> dict[str, tuple[torch.Size, torch.dtype]]:
-    """Shape and type of every whole tensor in ``folder``."""
-    stored = HuggingFaceStorageReader(str(folder)).read_metadata().state_dict_metadata
+    """Shape and type of every whole tensor in ``folder``; RunError if a file of it is damaged."""
+    try:
+        stored = HuggingFaceStorageReader(str(folder)).read_metadata().state_dict_metadata
+    except (OSError, SafetensorError) as error:
+        raise RunError(
+            f"the checkpoint {folder} is damaged ({error}); delete it to go on from the one before"
+        ) from error
     return {
         name: (meta.size, meta.properties.dtype)
         for name, meta in stored.items()

@@ -8,8 +8,9 @@ Nothing here is measured. The model:
                  weights, in equal pieces on all; two blocks gathered in bfloat16 and one block's gradient; and the
                  activations of this rank's tokens
     traffic      FSDP gathers the weights twice in bfloat16 and sums gradients once in float32, (ranks - 1) / ranks of
-                 them on every rank, in each turn of a step; sequence parallelism sends four times the width of each token, forwards and
-                 backwards, in every block. The slower of traffic and operations counts: they overlap.
+                 them on every rank, in each turn of a step; sequence parallelism sends four times the width of each
+                 token, forwards and backwards, in every block. The slower of traffic and operations counts: they
+                 overlap.
 """
 
 from dataclasses import dataclass
@@ -56,12 +57,12 @@ class Setup:
 class TrainingCost:
     """Of one step: operations of all devices, seconds, and bytes on one device."""
 
-    flops: float
+    flops: int
     compute_seconds: float
     traffic_seconds: float
     state_bytes: float
     activation_bytes: float
-    gathered_bytes: float
+    gathered_bytes: int
     tokens_per_second: float
 
     @property

@@ -11,7 +11,7 @@ need not be equally long; the number of heads must be divisible by that of the r
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, cast
 
 import torch
@@ -55,8 +55,8 @@ class _Tokens:
         self.counts: list[int] = []
 
     def keep_mine(
-        self, _module: nn.Module, args: tuple[Tensor, ...], kwargs: Mapping[str, Any]
-    ) -> tuple[tuple[Tensor, ...], Mapping[str, Any]]:
+        self, _module: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Tensor, ...], dict[str, Any]]:
         """A forward pre-hook: tokens, their times and positions, cut down to this rank's."""
         if not torch.is_grad_enabled():
             return args, kwargs
@@ -80,8 +80,10 @@ class _Tokens:
         """Self-attention among the tokens of all ranks, for this rank's tokens."""
         if not torch.is_grad_enabled():
             return attention(query, key, value, heads)
-        together = _Exchange.apply(torch.cat((query, key, value)), self, True)
-        return _Exchange.apply(attention(*together.chunk(3), heads // self.ranks), self, False)  # pyright: ignore[reportReturnType, reportAttributeAccessIssue]
+        together = cast("Tensor", _Exchange.apply(torch.cat((query, key, value)), self, True))
+        all_query, all_key, all_value = together.chunk(3)
+        out = attention(all_query, all_key, all_value, heads // self.ranks)
+        return cast("Tensor", _Exchange.apply(out, self, False))
 
     def exchange(self, x: Tensor, to_heads: bool) -> Tensor:
         """My tokens with all channels -> all tokens with my channels (``to_heads``), or back."""

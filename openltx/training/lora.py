@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from openltx.checkpoints.keys import TRANSFORMER_TABLE
 from openltx.errors import RunError
 from openltx.kernels.fused import gelu
-from openltx.kernels.linear import Activation
+from openltx.kernels.linear import Activation, Linear
 from openltx.models.lora import LoRA, LowRank
 from openltx.models.transformer import VideoTransformer
 from openltx.noise import derived_generator, derived_seed
@@ -134,9 +134,9 @@ def _ends_with(name: str, target: str) -> bool:
 
 def _hang_on(layer: nn.Linear | FrozenLinear, change: Change) -> None:
     """Let the layer's output, before its activation, be changed; the activation moves into the hook."""
-    activation: Activation = getattr(layer, "activation", "none")
-    if activation != "none":
-        layer.activation = "none"  # pyright: ignore[reportAttributeAccessIssue]
+    activation: Activation = "none"
+    if isinstance(layer, Linear | FrozenLinear):
+        activation, layer.activation = layer.activation, "none"
 
     def changed(_layer: nn.Module, inputs: tuple[Tensor, ...], y: Tensor) -> Tensor:
         y = y + change(*inputs)

@@ -110,7 +110,8 @@ def fork(processes: int, out: Path, runs: Sequence[str]) -> bool:
             traceback.print_exc()
             os._exit(1)
         os._exit(0)
-    return all([os.waitpid(child, 0)[1] == 0 for child in children])
+    ends = [os.waitpid(child, 0)[1] for child in children]  # of all, also if one failed
+    return not any(ends)
 
 
 def launch(out: Path, words: Sequence[str]) -> bool:
@@ -121,7 +122,8 @@ def launch(out: Path, words: Sequence[str]) -> bool:
             groups.append((int(word), []))
         else:
             groups[-1][1].append(word)
-    return all([fork(processes, out, runs) for processes, runs in groups])
+    ends = [fork(processes, out, runs) for processes, runs in groups]
+    return all(ends)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -72,7 +73,11 @@ def test_gathered_weights_of_bfloat16_stay_near(runs: Path) -> None:
 
 
 def test_what_cannot_be_spread_is_refused(runs: Path) -> None:
-    done = start(runs, "2", "alone:6:shard", "2", "odd:1:sequence=3")
+    shutil.copytree(runs / "halves", runs / "broken")
+    piece = sorted(list_checkpoints(runs / "broken")[-1].glob("pieces/*"))[1]
+    piece.write_bytes(piece.read_bytes()[:-10])
+    done = start(runs, "2", "alone:6:shard", "2", "odd:1:sequence=3", "2", "broken:6:shard")
     assert done.returncode != 0
     assert "was saved whole and cannot be gone on from in pieces" in done.stderr
     assert "2 processes cannot form groups of 3" in done.stderr
+    assert "pieces is damaged" in done.stderr

@@ -125,10 +125,10 @@ def lora(  # noqa: PLR0913 (a flag each)
     chosen = with_flags(_recipe(recipe, LORA), tuning, steps)
     assert chosen.lora is not None, "recipes of this table have a LoRA"
     changes = {name: value for name, value in vars(shape).items() if value not in (None, ())}
-    chosen = dataclasses.replace(chosen, lora=dataclasses.replace(chosen.lora, **changes))
+    settings = dataclasses.replace(chosen.lora, **changes)
     with ranks.process_group(parallel.sequence):
         model = _frozen_base(base, chosen, tuning)
-        adapters = Adapters(model.transformer, chosen.lora, tuning.seed)
+        adapters = Adapters(model.transformer, settings, tuning.seed)
         config = limited(chosen.run(out, tuning.seed), steps, max_seconds, threads)
         _train(_task(model, chosen, data, out, tuning, adapters), config, chosen, parallel, allow_changes)
         if ranks.is_main():
