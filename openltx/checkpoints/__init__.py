@@ -2,7 +2,7 @@
 
 from openltx.checkpoints.fingerprint import fingerprint
 from openltx.checkpoints.load import load_bundle, load_transformer, load_upsampler, load_vae
-from openltx.checkpoints.lora import load_lora
+from openltx.checkpoints.lora import load_lora, save_lora
 from openltx.checkpoints.single_file import FileReport, inspect_file, save_single_file
 from openltx.checkpoints.upsampler import save_upsampler
 
@@ -15,6 +15,7 @@ __all__ = [
     "load_transformer",
     "load_upsampler",
     "load_vae",
+    "save_lora",
     "save_single_file",
     "save_upsampler",
 ]

@@ -1,4 +1,4 @@
-"""LoRA files, strictly: every tensor is used, or refused by name.
+"""LoRA files, read strictly, every tensor used or refused by name, and written.
 
     transformer.LAYER.lora_A.weight          diffusers' layout, and the official trainer's
     diffusion_model.LAYER.lora_A.weight      ComfyUI's
@@ -24,7 +24,7 @@ from torch import Tensor
 from openltx.checkpoints.fingerprint import file_sha256
 from openltx.checkpoints.header import Header, StoredTensor, read_header, read_tensors
 from openltx.checkpoints.keys import TRANSFORMER_ANCHOR, TRANSFORMER_PREFIXES, TRANSFORMER_TABLE, find_prefix
-from openltx.checkpoints.single_file import some
+from openltx.checkpoints.single_file import some, write_tensors
 from openltx.errors import CheckpointError
 from openltx.models.lora import LoRA, LowRank, describe
 
@@ -70,6 +70,27 @@ def load_lora(path: str | Path) -> LoRA:
         fingerprint=file_sha256(header.path)[:16],
         metadata=header.metadata,
     )
+
+
+def save_lora(
+    path: str | Path,
+    lora: LoRA,
+    layout: Literal["diffusers", "comfyui"] = "diffusers",
+    metadata: Mapping[str, str] | None = None,
+    dtype: torch.dtype = torch.float32,
+) -> None:
+    """Write a LoRA in the names of diffusers or of ComfyUI, all of it or nothing.
+
+    alpha / r is multiplied into B, so that every reader agrees on it: not all look for alpha, nor in the same place.
+    Raises ``CheckpointError`` if the file cannot be written.
+    """
+    prefix = {"diffusers": "transformer.", "comfyui": "diffusion_model."}[layout]
+    tensors: dict[str, Tensor] = {}
+    for name, change in lora.layers.items():
+        stem = prefix + (TRANSFORMER_TABLE.rename(name) if layout == "diffusers" else name)
+        tensors[f"{stem}.lora_A.weight"] = change.down.detach().to("cpu", dtype).contiguous()
+        tensors[f"{stem}.lora_B.weight"] = (change.scale * change.up.detach()).to("cpu", dtype).contiguous()
+    write_tensors(Path(path), tensors, {"format": "pt", **(metadata or {})})
 
 
 def is_lora(header: Header) -> bool:

@@ -2,12 +2,12 @@
 
     torchrun --nproc-per-node 2 -m openltx train vae playroom ...
 
-Every rank has all weights and trains on its own batches; gradients are averaged by DistributedDataParallel. Rank 0
-alone writes files. The functions here may be called by a single process too, where they do nothing.
+Every rank trains on its own batches, or a few neighbouring ranks on one (``sequence``); gradients are averaged over
+all. Rank 0 writes files. The functions here may be called by a single process too, where they do nothing.
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
@@ -15,20 +15,51 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from openltx.errors import RunError
+
 T = TypeVar("T")
+
+_sharing = 1  # how many neighbouring ranks take each batch together
 
 
 @contextmanager
-def process_group() -> Iterator[None]:
-    """Within the block the processes that torchrun started can talk: over NCCL with CUDA, over gloo without."""
+def process_group(sequence: int = 1) -> Iterator[None]:
+    """Within the block the processes that torchrun started can talk: over NCCL with CUDA, over gloo without.
+
+    Each ``sequence`` neighbouring ranks take the same batches; RunError unless that divides the number of ranks.
+    """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1 or dist.is_initialized():
-        yield
+        with _shared_by(sequence):
+            yield
         return
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    try:
+        with _shared_by(sequence):
+            yield
+    finally:
+        dist.destroy_process_group()
+
+
+@contextmanager
+def _shared_by(sequence: int) -> Iterator[None]:
+    global _sharing
+    if sequence < 1 or world_size() % sequence:
+        raise RunError(
+            f"{world_size()} processes cannot form groups of {sequence} that share the tokens of a video: start a "
+            f"multiple of {sequence} with torchrun, or choose another sequence."
+        )
+    former, _sharing = _sharing, sequence
     try:
         yield
     finally:
-        dist.destroy_process_group()
+        _sharing = former
+
+
+def batch_place() -> tuple[int, int]:
+    """Which of the groups that take a batch each this process is in, and how many groups there are."""
+    return rank() // _sharing, world_size() // _sharing
 
 
 def rank() -> int:
@@ -68,3 +99,14 @@ def wait_for_all() -> None:
     """Return when every rank has come here."""
     if world_size() > 1:
         dist.barrier()
+
+
+def is_sharded(parameters: Iterable[Tensor]) -> bool:
+    """Whether these are pieces of tensors that lie on several ranks (``distributed.shard``)."""
+    return any(hasattr(parameter, "full_tensor") for parameter in parameters)
+
+
+def whole(value: Tensor) -> Tensor:
+    """A tensor of which every rank may have a piece, as a whole; all ranks must call it."""
+    gather = getattr(value, "full_tensor", None)
+    return value if gather is None else gather()

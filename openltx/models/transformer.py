@@ -272,7 +272,10 @@ class Block(nn.Module):
 
 
 class Attention(nn.Module):
-    """Multi-head attention with RMSNorm on q and k over the whole width (or none)."""
+    """Multi-head attention with RMSNorm on q and k over the whole width (or none).
+
+    ``attend`` is how the video's tokens attend to each other: ``kernels.attention``, or one that spans several ranks.
+    """
 
     def __init__(self, config: TransformerConfig):
         super().__init__()
@@ -285,6 +288,7 @@ class Attention(nn.Module):
         self.to_k = Linear(d, d)
         self.to_v = Linear(d, d)
         self.to_out = nn.Sequential(Linear(d, d))
+        self.attend: Callable[[Tensor, Tensor, Tensor, int, Tensor | None], Tensor] = attention
 
     def among(
         self,
@@ -297,7 +301,7 @@ class Attention(nn.Module):
         if left_out is not None:
             return self.to_out(self.to_v(h) if left_out == "attention_values" else h)
         query, key = self.queries_keys(h, rotation)
-        return self.to_out(attention(query, key, self.to_v(h), self.heads, bias))
+        return self.to_out(self.attend(query, key, self.to_v(h), self.heads, bias))
 
     def queries_keys(
         self, h: Float[Tensor, "b n d"], rotation: Complex[Tensor, "#b n half"]
@@ -387,9 +391,7 @@ def _masked(mask: Bool[Tensor, "b l"], like: Tensor) -> Float[Tensor, "b l"] | N
     return None if bool(mask.all()) else (~mask).to(like.dtype) * MASKED_LOGIT
 
 
-def _with_text(
-    h: Tensor, rows: Tensor | None, context: Context
-) -> tuple[Tensor, Tensor | None, Tensor, Tensor | None]:
+def _with_text(h: Tensor, rows: Tensor | None, context: Context) -> tuple[Tensor, Tensor | None, Tensor, Tensor | None]:
     """One sequence of caption and video: tokens, times' rows, rotation (none of the caption) and self-attention bias.
 
     Caption tokens have the largest time of their sample.

@@ -8,8 +8,9 @@ from openltx.training.config import RunConfig
 
 
 def my_micros(config: RunConfig) -> range:
-    """Which of a step's ``accumulate`` batches this rank takes: every world-size-th."""
-    return range(ranks.rank(), config.accumulate, ranks.world_size())
+    """Which of a step's ``accumulate`` batches this rank takes: every so many-th as there are groups of ranks."""
+    place, groups = ranks.batch_place()
+    return range(place, config.accumulate, groups)
 
 
 class Batches:

@@ -8,6 +8,8 @@ from openltx.checkpoints.config import official_schedule
 from openltx.checkpoints.single_file import save_single_file
 from openltx.errors import RunError
 from openltx.flow.schedule import Schedule
+from openltx.models.bundle import LTXModel
+from openltx.models.text import MiniLMEncoder
 from openltx.models.transformer import TransformerConfig, VideoTransformer
 from openltx.models.vae.autoencoder import Block, VAEConfig, VideoAutoencoder
 from openltx.training.posthoc import averaged_weights
@@ -49,6 +51,16 @@ def distilled_times(run: Path) -> tuple[float, ...] | None:
     """The times for which a run distilled its transformer; None if it is no distillation."""
     times = load_task_settings(run).get("distill", {}).get("times")
     return None if times is None else tuple(times)
+
+
+def export_tuned(path: Path, run: Path, base: LTXModel) -> None:
+    """Write the averaged transformer of a run that trained all of ``base``'s, with its VAE and settings, in bf16."""
+    transformer = VideoTransformer(base.transformer.config)
+    transformer.load_state_dict(load_weights(run))
+    metadata = {"openltx.sampling": json.dumps(base.sampling)}
+    if isinstance(base.text, MiniLMEncoder):
+        metadata["openltx.text_encoder"] = base.text.name
+    save_single_file(path, transformer, base.vae, metadata=metadata, scheduler=official_schedule(base.schedule))
 
 
 def export(

@@ -27,7 +27,9 @@ seeded anew at each step. So a run that is killed and started again repeats the 
 same thread count. Steps count from 0 in calls; logs and checkpoints name the number of completed steps.
 
 Under torchrun the `accumulate` batches of a step are shared out among the ranks, so that the loss curve is the one of a
-single process that takes them one after the other; rank 0 alone writes.
+single process that takes them one after the other; rank 0 alone writes. With `distribute` the task's weights may lie in
+pieces on the ranks (`distributed.shard`): every rank then writes its own pieces of a checkpoint, and no samples are
+written, since these need the whole model.
 
 The loss runs under bf16 autocast (if set) on float32 weights; compute losses in float32 (`x.float()`). While a phase
 runs, parameters of other phases do not require gradients. `write_samples` runs in eval mode without gradients,
@@ -47,6 +49,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from openltx.distributed import ranks
+from openltx.distributed.ranks import is_sharded, whole
 from openltx.errors import DivergedError, RunError
 from openltx.noise import derived_generator
 from openltx.training.batches import Batches, my_micros
@@ -58,11 +61,17 @@ from openltx.training.posthoc import PowerAverages
 from openltx.training.randomness import seed_global_generators
 from openltx.training.state import (
     Checkpoint,
+    ShardedState,
     discard_partial_checkpoints,
     exclusive_run,
+    is_sharded_checkpoint,
     list_checkpoints,
     load_checkpoint,
+    load_description,
+    load_sharded_tensors,
     save_checkpoint,
+    save_sharded_checkpoint,
+    sharded_names,
     write_json,
 )
 
@@ -121,17 +130,32 @@ class Learner:
     step: int = 0
     seconds: float = 0.0
 
+    @property
+    def sharded(self) -> bool:
+        """Whether the weights lie in pieces on several ranks."""
+        return is_sharded(self.task.module.parameters())
+
 
 def run(
-    task: Task, config: RunConfig, *, resume: Literal["auto", "new"] = "auto", allow_changes: bool = False
+    task: Task,
+    config: RunConfig,
+    *,
+    resume: Literal["auto", "new"] = "auto",
+    allow_changes: bool = False,
+    distribute: Callable[[], None] | None = None,
+    sequence: int = 1,
 ) -> Outcome:
     """Train until `config.steps`, or until time, a signal or a file STOP in `config.out` ends it with a checkpoint.
 
     resume "auto" goes on from the newest checkpoint in `config.out` if there is one; "new" refuses to. Settings that
     differ from the checkpoint's raise RunError unless `allow_changes`; so do a loss or gradient that is not finite.
+    `distribute` is called once the ranks can talk, before the task is asked for its parameters; `sequence` neighbouring
+    ranks take the same batches.
     """
-    with ranks.process_group(), _held(config.out), _thread_count(config.threads):
+    with ranks.process_group(sequence), _held(config.out), _thread_count(config.threads):
         _demand_equal_shares(config)
+        if distribute is not None:
+            distribute()
         learner = _new_learner(task, config)
         _restore(learner, resume, allow_changes)
         with _recorder(learner) as recorder, StopRequest(config) as stop:
@@ -180,7 +204,7 @@ def _phase_step(learner: Learner, phase: Phase, batches: Iterable[object]) -> di
         logged.append({name: float(torch.as_tensor(x).detach()) for name, x in {"loss": loss, **values}.items()})
     totals = _means([entry for entries in ranks.from_all_ranks(logged) for entry in entries])
     _demand_finite("loss", phase, index, totals["loss"])
-    norm = float(nn.utils.clip_grad_norm_(phase.parameters, config.clip_norm))
+    norm = float(whole(nn.utils.clip_grad_norm_(phase.parameters, config.clip_norm)))
     _demand_finite("gradient norm", phase, index, norm)
     return totals | {"grad_norm": norm} | optimizer.step(index - phase.start, config.steps - phase.start)
 
@@ -212,23 +236,28 @@ def _without_averaging(objective: nn.Module, *, unless: bool) -> AbstractContext
 def _train(learner: Learner, recorder: Recorder | None, stop: StopRequest) -> StopReason | Literal["finished"]:
     config = learner.config
     learner.task.module.train()
+    sharded = learner.sharded
+    if sharded and learner.posthoc is not None:
+        raise RunError("Averages for a later choice (posthoc_every) are kept by whole networks only: leave one out.")
+    writes = sharded or recorder is not None
     reason, saved_at, saved_step = None, time.monotonic(), learner.step
     with Batches(learner.task.batch, config, learner.step) as batches:
         while learner.step < config.steps and (reason := _agreed(stop.reason())) is None:
             logs = step(learner, batches.of_step(learner.step))
-            if recorder is None:
-                continue
-            learner.seconds = recorder.seconds()
-            recorder.record(learner.step, logs)
-            if learner.posthoc is not None and _due(learner.step, config.posthoc_every):
-                learner.posthoc.store(config.out, learner.step)
-            if learner.step == config.steps or _due(learner.step, config.sample_every):
-                _write_samples(learner, recorder)
+            if recorder is not None:
+                learner.seconds = recorder.seconds()
+                recorder.record(learner.step, logs)
+                if learner.posthoc is not None and _due(learner.step, config.posthoc_every):
+                    learner.posthoc.store(config.out, learner.step)
+                if not sharded and (learner.step == config.steps or _due(learner.step, config.sample_every)):
+                    _write_samples(learner, recorder)
             overdue = time.monotonic() - saved_at >= config.checkpoint_every_seconds
-            if overdue or _due(learner.step, config.checkpoint_every):
+            if sharded:  # all ranks write, so all go by the first one's clock
+                overdue = ranks.from_all_ranks(overdue)[0]
+            if writes and (overdue or _due(learner.step, config.checkpoint_every)):
                 _save(learner, recorder)
                 saved_at, saved_step = time.monotonic(), learner.step
-    if recorder is not None and saved_step != learner.step:
+    if writes and saved_step != learner.step:
         _save(learner, recorder)
     ranks.wait_for_all()
     if reason == "stop file":
@@ -260,15 +289,23 @@ def _held(out: Path) -> Iterator[None]:
 
 
 def _demand_equal_shares(config: RunConfig) -> None:
-    if config.accumulate % ranks.world_size():
+    _, groups = ranks.batch_place()
+    if config.accumulate % groups:
         raise RunError(
-            f"{ranks.world_size()} processes cannot share the {config.accumulate} batches of a step; set accumulate to "
+            f"{groups} processes cannot share the {config.accumulate} batches of a step; set accumulate to "
             "a multiple of the number of processes"
         )
 
 
-def _save(learner: Learner, recorder: Recorder) -> None:
-    recorder.flush()  # every line up to this step must be on disk before a checkpoint says that it is
+def _save(learner: Learner, recorder: Recorder | None) -> None:
+    if recorder is not None:
+        recorder.flush()  # every line up to this step must be on disk before a checkpoint says that it is
+    if learner.sharded:
+        seconds = ranks.from_all_ranks(learner.seconds)[0]
+        settings = _settings(learner.task, learner.config)
+        state = ShardedState(step=learner.step, seconds=seconds, settings=settings, tensors=_pieces(learner))
+        save_sharded_checkpoint(learner.config.out, state, keep_last=learner.config.keep_last)
+        return
     with learner.ema.applied():
         ema = {name: tensor.clone() for name, tensor in learner.task.module.state_dict().items()}
     checkpoint = Checkpoint(
@@ -294,9 +331,17 @@ def _restore(learner: Learner, resume: Literal["auto", "new"], allow_changes: bo
         return
     if resume == "new":
         raise RunError(f"{config.out} already holds a run; resume it, or choose another folder")
+    if is_sharded_checkpoint(found[-1]) != learner.sharded:
+        raise RunError(
+            f"{found[-1]} was saved {'in pieces' if not learner.sharded else 'whole'} and cannot be gone on from "
+            f"{'whole' if not learner.sharded else 'in pieces'}: use --shard as before, or start from exported weights"
+        )
+    if learner.sharded:
+        _restore_pieces(learner, found[-1], allow_changes)
+        return
     checkpoint = load_checkpoint(found[-1])
     if not allow_changes:
-        _demand_same_settings(checkpoint, _settings(learner.task, config))
+        _demand_same_settings(checkpoint.settings, checkpoint.step, _settings(learner.task, config))
     module = learner.task.module
     try:
         module.load_state_dict(dict(checkpoint.ema))
@@ -319,20 +364,51 @@ def _without_prefix(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Ten
     return {key.removeprefix(prefix): tensor for key, tensor in tensors.items() if key.startswith(prefix)}
 
 
+def _restore_pieces(learner: Learner, folder: Path, allow_changes: bool) -> None:
+    """Read this rank's pieces, on as many ranks as there are now."""
+    step, seconds, settings = load_description(folder)
+    if not allow_changes:
+        _demand_same_settings(settings, step, _settings(learner.task, learner.config))
+    tensors = _pieces(learner)
+    for label in sharded_names(folder):
+        if label.startswith("optimizer/") and label not in tensors:
+            phase, state = label.removeprefix("optimizer/").split("/", 1)
+            tensors[label] = learner.optimizers[phase].empty_state(state)
+    load_sharded_tensors(folder, tensors)
+    for name, optimizer in learner.optimizers.items():
+        prefix = f"optimizer/{name}/"
+        mine = {label.removeprefix(prefix): x for label, x in tensors.items() if label.startswith(prefix)}
+        optimizer.load_state_dict(mine)
+    learner.step, learner.seconds = step, seconds
+
+
+def _pieces(learner: Learner) -> dict[str, Tensor]:
+    """All that a checkpoint holds, as it lies on this rank."""
+    return {
+        **{f"module/{name}": tensor.detach() for name, tensor in learner.task.module.state_dict().items()},
+        **{f"ema/{name}": tensor for name, tensor in learner.ema.average.items()},
+        **{
+            f"optimizer/{name}/{label}": tensor
+            for name, optimizer in learner.optimizers.items()
+            for label, tensor in optimizer.state_dict().items()
+        },
+    }
+
+
 def _settings(task: Task, config: RunConfig) -> dict[str, Any]:
     optim = {phase.name: as_json(phase.optim) for phase in task.phases}
     return {"task": task.name, "run": as_json(config), "optim": optim, "settings": as_json(task.settings)}
 
 
-def _demand_same_settings(checkpoint: Checkpoint, new: Mapping[str, Any]) -> None:
-    changes = changed_fields(checkpoint.settings, new)
+def _demand_same_settings(old: Mapping[str, Any], step: int, new: Mapping[str, Any]) -> None:
+    changes = changed_fields(old, new)
     for name in FREE_FIELDS:
         changes.pop(f"run.{name}", None)
     changes = {name: pair for name, pair in changes.items() if pair != ("absent", None)}  # an option since then, off
     if "run.steps" in changes:
         old_steps, new_steps = int(str(changes["run.steps"][0])), int(str(changes["run.steps"][1]))
         configs = [optim_config_from_json(values) for values in new["optim"].values()]
-        done = range(checkpoint.step)
+        done = range(step)
         if all(optim.rate(s, old_steps) == optim.rate(s, new_steps) for optim in configs for s in done):
             del changes["run.steps"]
     if changes:
@@ -368,7 +444,8 @@ def _new_learner(task: Task, config: RunConfig) -> Learner:
 
 def _objective(phase: Phase) -> nn.Module:
     objective = Objective(phase)
-    return DistributedDataParallel(objective) if ranks.world_size() > 1 else objective
+    averaged = ranks.world_size() > 1 and not is_sharded(phase.parameters)
+    return DistributedDataParallel(objective) if averaged else objective
 
 
 @torch.no_grad()

@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from openltx.distributed.ranks import is_sharded
 from openltx.errors import RunError
 from openltx.training.config import OptimConfig
 
@@ -32,6 +33,8 @@ class PhaseOptimizer:
         chosen = dict(matrices) if config.kind == "muon" else {}
         if config.kind == "muon" and not chosen:
             raise RunError('the optimizer is "muon" but no parameters are given to it; list them, or use "adamw"')
+        if chosen and is_sharded(chosen.values()):
+            raise RunError('Muon needs whole matrices, and these lie in pieces on several ranks: use "adamw"')
         self.parameters = {**parameters, **chosen}
         others = [parameter for name, parameter in self.parameters.items() if name not in chosen]
         self.optimizers: list[torch.optim.Optimizer] = []
@@ -77,6 +80,13 @@ class PhaseOptimizer:
             optimizer.state.pop(self.parameters[name], None)
             if name in states:
                 optimizer.state[self.parameters[name]] = states[name]
+
+    def empty_state(self, label: str) -> Tensor:
+        """Room for one tensor of `state_dict`, shaped (and sharded) as the optimizer will want it."""
+        key, name = label.split(":", 1)
+        if name not in self.parameters:
+            raise RunError(f"the optimizer state {label!r} fits no parameter of this run")
+        return torch.zeros(()) if key == "step" else torch.zeros_like(self.parameters[name]).detach()
 
     def _states(self) -> dict[str, dict[str, Tensor]]:
         return {

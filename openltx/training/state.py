@@ -7,6 +7,9 @@
         state.json              step, seconds of training so far
         run.json                settings of run, task and optimizers
 
+        pieces/                 instead of the three, if the weights lie in pieces on several ranks: see
+                                `distributed.checkpoint`; "module/...", "ema/...", "optimizer/<phase>/..."
+
 A folder is written under another name, synced to disk and then renamed, so a crash at any moment leaves the previous
 checkpoint. Generator states are not saved: all randomness is derived from (seed, step), see `randomness`.
 """
@@ -25,9 +28,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from openltx.distributed import ranks
 from openltx.errors import RunError
 
-PARTIAL = ".partial_"
+PARTIAL, PIECES = ".partial_", "pieces"
 PARTS = ("module", "ema", "optimizer")
 
 
@@ -43,9 +47,19 @@ class Checkpoint:
     optimizer: Mapping[str, Tensor]
 
 
+@dataclass(frozen=True, kw_only=True)
+class ShardedState:
+    """The same where every rank has its pieces of all `tensors`."""
+
+    step: int
+    seconds: float
+    settings: Mapping[str, object]
+    tensors: Mapping[str, Tensor]
+
+
 def save_checkpoint(out: Path, checkpoint: Checkpoint, *, keep_last: int) -> Path:
     """Write the checkpoint below `out` atomically and remove all but the newest `keep_last`; returns its folder."""
-    folder = out / "checkpoints" / f"step_{checkpoint.step:08d}"
+    folder = _folder(out, checkpoint)
     partial = folder.with_name(PARTIAL + folder.name)
     discard_partial_checkpoints(out)
     try:
@@ -53,14 +67,7 @@ def save_checkpoint(out: Path, checkpoint: Checkpoint, *, keep_last: int) -> Pat
         for part in PARTS:
             tensors = {name: tensor.detach().contiguous() for name, tensor in getattr(checkpoint, part).items()}
             save_file(tensors, partial / f"{part}.safetensors")
-        write_json(partial / "state.json", {"step": checkpoint.step, "seconds": checkpoint.seconds})
-        write_json(partial / "run.json", checkpoint.settings)
-        for path in (*partial.iterdir(), partial):
-            _sync(path)
-        if folder.exists():
-            _remove(folder)
-        partial.rename(folder)
-        _sync(folder.parent)
+        _finish(partial, folder, checkpoint)
     except OSError as error:
         shutil.rmtree(partial, ignore_errors=True)
         raise RunError(f"cannot write the checkpoint {folder}: {error}; the earlier checkpoints are intact") from error
@@ -69,17 +76,80 @@ def save_checkpoint(out: Path, checkpoint: Checkpoint, *, keep_last: int) -> Pat
     return folder
 
 
-def load_checkpoint(folder: Path) -> Checkpoint:
-    """Read a checkpoint folder; anything missing or damaged in it raises RunError."""
+def save_sharded_checkpoint(out: Path, state: ShardedState, *, keep_last: int) -> None:
+    """Every rank writes its pieces into one folder, which rank 0 then gives its name; all ranks must call it."""
+    from openltx.distributed.checkpoint import save_pieces  # torch's part of it takes a second to import
+
+    folder = _folder(out, state)
+    partial = folder.with_name(PARTIAL + folder.name)
+    if ranks.is_main():
+        discard_partial_checkpoints(out)
+        (partial / PIECES).mkdir(parents=True)
+    ranks.wait_for_all()
+    save_pieces(partial / PIECES, state.tensors)
+    if ranks.is_main():
+        _finish(partial, folder, state)
+        for old in list_checkpoints(out)[:-keep_last]:
+            _remove(old)
+    ranks.wait_for_all()
+
+
+def _folder(out: Path, checkpoint: Checkpoint | ShardedState) -> Path:
+    return out / "checkpoints" / f"step_{checkpoint.step:08d}"
+
+
+def _finish(partial: Path, folder: Path, checkpoint: Checkpoint | ShardedState) -> None:
+    """Describe what was written, make sure that it is on the disk, and give it its name."""
+    write_json(partial / "state.json", {"step": checkpoint.step, "seconds": checkpoint.seconds})
+    write_json(partial / "run.json", checkpoint.settings)
+    for path in (*partial.rglob("*"), partial):
+        _sync(path)
+    if folder.exists():
+        _remove(folder)
+    partial.rename(folder)
+    _sync(folder.parent)
+
+
+def is_sharded_checkpoint(folder: Path) -> bool:
+    """Whether a checkpoint was saved in pieces."""
+    return (folder / PIECES).is_dir()
+
+
+def load_description(folder: Path) -> tuple[int, float, Mapping[str, Any]]:
+    """Step, seconds and settings of a checkpoint; anything missing or damaged raises RunError."""
     try:
         state = json.loads((folder / "state.json").read_text())
-        settings = json.loads((folder / "run.json").read_text())
-        parts = {part: load_file(folder / f"{part}.safetensors") for part in PARTS}
-    except (OSError, ValueError, SafetensorError) as error:
+        return state["step"], state["seconds"], json.loads((folder / "run.json").read_text())
+    except (OSError, ValueError) as error:
         raise RunError(
             f"the checkpoint {folder} is damaged ({error}); delete it to go on from the one before"
         ) from error
-    return Checkpoint(step=state["step"], seconds=state["seconds"], settings=settings, **parts)
+
+
+def sharded_names(folder: Path) -> list[str]:
+    """The names of all tensors in a checkpoint that was saved in pieces."""
+    from openltx.distributed.checkpoint import stored_tensors
+
+    return list(stored_tensors(folder / PIECES))
+
+
+def load_sharded_tensors(folder: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Fill `tensors`, in place, from a checkpoint that was saved in pieces; all ranks must call it."""
+    from openltx.distributed.checkpoint import load_pieces
+
+    load_pieces(folder / PIECES, tensors)
+
+
+def load_checkpoint(folder: Path) -> Checkpoint:
+    """Read a checkpoint folder; anything missing or damaged in it raises RunError."""
+    step, seconds, settings = load_description(folder)
+    try:
+        parts = {part: load_file(folder / f"{part}.safetensors") for part in PARTS}
+    except (OSError, SafetensorError) as error:
+        raise RunError(
+            f"the checkpoint {folder} is damaged ({error}); delete it to go on from the one before"
+        ) from error
+    return Checkpoint(step=step, seconds=seconds, settings=settings, **parts)
 
 
 def list_checkpoints(out: Path) -> list[Path]:
@@ -89,9 +159,13 @@ def list_checkpoints(out: Path) -> list[Path]:
 
 def load_weights(source: Path, weights: Literal["ema", "raw"] = "ema") -> dict[str, Tensor]:
     """The weights in a checkpoint folder, or in the newest one of a run's folder."""
-    folder = _checkpoint_of(source)
+    folder, part = _checkpoint_of(source), "ema" if weights == "ema" else "module"
+    if is_sharded_checkpoint(folder):
+        from openltx.distributed.checkpoint import load_whole
+
+        return load_whole(folder / PIECES, f"{part}/")
     try:
-        return load_file(folder / ("ema.safetensors" if weights == "ema" else "module.safetensors"))
+        return load_file(folder / f"{part}.safetensors")
     except (OSError, SafetensorError) as error:
         raise RunError(f"cannot read the weights in {folder}: {error}") from error
 
