@@ -10,6 +10,7 @@ import av
 import numpy as np
 
 FRAMES = 30
+MATROSKA_CLUSTER = bytes.fromhex("1f43b675")  # begins the frames
 
 
 def odd_files(folder: Path) -> dict[str, bool]:
@@ -53,6 +54,7 @@ def _cut_and_overwritten(folder: Path) -> list[Case]:
         *((f"cut-front-{int(100 * share)}.mp4", False, part("front.mp4", share)) for share in (0.3, 0.6, 0.9)),
         ("cut-10.mkv", False, part("a.mkv", 0.1)),
         ("cut-20.avi", False, part("a.avi", 0.2)),
+        ("no-frames.mkv", False, lambda path: path.write_bytes(content["a.mkv"].split(MATROSKA_CLUSTER)[0])),
         ("noise-head.mp4", False, overwritten("a.mp4", 0.0, 64, 0)),
         ("noise-index.mp4", False, overwritten("a.mp4", 0.86, 400, 1)),
         ("noise-frames.mp4", False, overwritten("front.mp4", 0.5, 800, 2)),
@@ -73,7 +75,6 @@ def _no_videos() -> list[Case]:
         ("page.webm", False, lambda path: path.write_text("<!doctype html><title>404</title>")),
         ("sound.mp4", False, _sound),
         ("sound.mkv", False, _sound),
-        ("no-frames.mp4", False, lambda path: encode(path, picture(0))),
     ]
 
 
@@ -100,7 +101,7 @@ def _unusual() -> list[Case]:
         ("mpeg2.mpg", True, lambda path: encode(path, picture(FRAMES, seed=20), codec="mpeg2video")),
         ("fast.mp4", True, lambda path: encode(path, picture(FRAMES, seed=21), fps=Fraction(240))),
         ("ünïcode näme 走.mp4", True, lambda path: encode(path, picture(FRAMES, seed=22))),
-        ("copy.mp4", False, lambda path: path.write_bytes((path.parent / "ünïcode näme 走.mp4").read_bytes())),
+        ("üz-copy.mp4", False, lambda path: path.write_bytes((path.parent / "ünïcode näme 走.mp4").read_bytes())),
     ]
 
 

@@ -31,8 +31,8 @@ class Picture:
     @property
     def seen(self) -> tuple[int, int]:
         """Height and width as the frame is meant to be seen."""
-        size = (max(self.height, 1), max(round(self.width), 1))
-        return size[::-1] if round(self.frame.rotation / 90) % 2 else size
+        height, width = max(self.height, 1), max(round(self.width), 1)
+        return (width, height) if round(self.frame.rotation / 90) % 2 else (height, width)
 
     def pixels(self, max_width: int | None = None) -> UInt8[np.ndarray, "H W 3"]:
         """The frame in RGB. With ``max_width`` the stored picture is first reduced to at most so many pixels across, by

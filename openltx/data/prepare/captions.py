@@ -84,7 +84,7 @@ def statistics(records: Sequence[Record]) -> dict[str, Any]:
     }
 
 
-def histogram(values: Sequence[float], edges: Sequence[float]) -> dict[str, list[float]]:
+def histogram(values: Sequence[float | int], edges: Sequence[float | int]) -> dict[str, list[Any]]:
     """How many values are in each bin."""
     counts, _ = np.histogram(values, [*edges, np.inf])
     return {"from": list(edges), "count": counts.tolist()}

@@ -18,8 +18,10 @@ from openltx.data.prepare.settings import CutSettings, PrepareSettings
 from openltx.data.shots import Survey, survey
 from openltx.data.sources import Source
 from openltx.errors import MediaError
+from openltx.geometry import LTX_COMPRESSION
 from openltx.media.io import open_stream, stream_fps
 
+SMALLEST = LTX_COMPRESSION.space
 UNSTEADY = 0.5  # a frame on show for half as long or half as long again as usual: no constant rate
 
 
@@ -28,6 +30,7 @@ class Ingest:
     """The work on one file, for a runner: a (path, name) becomes plain values."""
 
     settings: CutSettings
+    uses_network = False
 
     def __call__(self, item: tuple[Path, str]) -> dict[str, Any]:
         path, _ = item
@@ -41,6 +44,8 @@ def _ingest(path: Path, settings: CutSettings) -> dict[str, Any]:
     with open_stream(path) as (_, stream):
         fps, unit = stream_fps(stream), float(stream.time_base)
     found = survey(path, detector=settings.detector)
+    if min(found.size) < SMALLEST:
+        return {"rejected": f"Its picture of {found.size[1]}x{found.size[0]} pixels is smaller than any clip's."}
     times = _seconds(found, unit)
     if times is not None:
         fps = round(1 / float(np.median(np.diff(times))), 3)

@@ -20,6 +20,8 @@ from openltx.media.transforms import resize_cover
 
 GROUP_FRAMES = 960  # clips of one video that lie within so many frames are decoded together: little is decoded twice
 
+THINNEST = 16  # pixels of a small frame that stages can measure
+
 T = TypeVar("T")
 
 
@@ -134,11 +136,12 @@ def keys_of(group: Group, count: int) -> Iterator[tuple[Record, np.ndarray]]:
 
 
 def inside(look: Look, measured: dict[str, Measures]) -> Look:
-    """A look without the bars that were measured."""
+    """A look without the bars that were measured, if more than a strip is left."""
     crop = measured.get("crop")
     if crop is None or crop["left_over"] in (0.0, 1.0):
         return look
-    return look.without_bars(crop["top"], crop["bottom"], crop["left"], crop["right"])
+    cropped = look.without_bars(crop["top"], crop["bottom"], crop["left"], crop["right"])
+    return cropped if min(cropped.small.shape[1:3]) >= THINNEST else look
 
 
 def judge(record: Record, judges: Sequence[Judge]) -> Record:

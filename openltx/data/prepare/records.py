@@ -65,8 +65,9 @@ class Record:
         values = dict(values)
         if (schema := values.pop("schema", None)) != SCHEMA:
             raise DataError(f"A record of schema {schema} was found; this is schema {SCHEMA}. Prepare the set again.")
-        picks = values.pop("picks")
-        return cls(**values | {"dropped": tuple(values["dropped"])}, picks=None if picks is None else tuple(picks))
+        picks = values["picks"]
+        values |= {"dropped": tuple(values["dropped"]), "picks": None if picks is None else tuple(picks)}
+        return cls(**values)
 
 
 def read_records(folder: Path | str) -> list[Record]:

@@ -222,7 +222,9 @@ def _value(hint: Any, value: Any, where: str) -> Any:
     elif getattr(hint, "__origin__", None) is tuple:
         valid = isinstance(value, tuple) and all(isinstance(one, str) for one in value)
     else:
-        valid = (type(value) in allowed) or (type(value) is int and float in allowed)
+        if type(value) is int and float in allowed:
+            value = float(value)
+        valid = type(value) in allowed
     if not valid:
         kind = " or ".join(getattr(one, "__name__", repr(one)) for one in allowed if one is not Ellipsis)
         raise DataError(f"{where} cannot be {value!r}. Possible: {kind}.")

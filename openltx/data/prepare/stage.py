@@ -34,9 +34,8 @@ class Look:
     def _scaled(self, top: int, bottom: int, left: int, right: int) -> tuple[int, int, int, int]:
         """The same borders in small frames, outwards to whole pixels."""
         down, across = (small / full for small, full in zip(self.small.shape[1:3], self.keys.shape[1:3], strict=True))
-        rows = (int(np.ceil(side * down)) for side in (top, bottom))
-        columns = (int(np.ceil(side * across)) for side in (left, right))
-        return (*rows, *columns)
+        first, last = int(np.ceil(top * down)), int(np.ceil(bottom * down))
+        return first, last, int(np.ceil(left * across)), int(np.ceil(right * across))
 
 
 @runtime_checkable  # for the type checks of the tests

@@ -108,7 +108,7 @@ def prepared(folder: Path, caption: CaptionSettings) -> Prepared:
         cut=CutSettings(frames=17, min_frames=9),
         sharpness=SharpnessSettings(max_blur=1.0),
         overlay=OverlaySettings(max_share=1.0),
-        motion=MotionSettings(max_frozen=9),
+        motion=MotionSettings(max_frozen=9.0),
         bucket=BucketSettings(sizes=("96x64x17",)),
         caption=caption,
     )

@@ -117,6 +117,7 @@ def test_the_loader_mixes_the_buckets(made: Prepared) -> None:
     }
 
 
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")  # its reader's
 def test_shards_hold_every_clip_as_webdataset_reads_it(made: Prepared) -> None:
     found: Counter[str] = Counter()
     for path in made.shards:
@@ -195,7 +196,7 @@ def test_other_thresholds_decode_nothing_again(
     prepare([videos], tmp_path / "set", SETTINGS, runner=alone())
     monkeypatch.setattr(looking, "looks", None)
     monkeypatch.setattr("openltx.data.prepare.ingest.survey", None)
-    slower = replace(SETTINGS, motion=MotionSettings(min_speed=-1, max_frozen=99, max_jitter=9))
+    slower = replace(SETTINGS, motion=MotionSettings(min_speed=-1.0, max_frozen=99.0, max_jitter=9.0))
     again = prepare([videos], tmp_path / "set", slower, runner=alone())
     assert {c.truth["source"] for c in again.clips} - {c.truth["source"] for c in made.clips} == {"still.mp4"}
     assert set(read_manifest(tmp_path / "set")[0].truth) == {"source", "shot", "first_frame", "id"}
@@ -206,8 +207,8 @@ def test_odd_files_are_used_or_listed_with_a_reason(tmp_path: Path) -> None:
     expected = odd_files(tmp_path / "odd")
     settings = replace(
         SETTINGS,
-        bucket=BucketSettings(sizes=("96x64x17", "64x96x17"), max_enlarged=4, min_kept=0.3),
-        motion=MotionSettings(min_speed=-1, max_frozen=99, max_jitter=9),
+        bucket=BucketSettings(sizes=("96x64x17", "64x96x17"), max_enlarged=4.0, min_kept=0.3),
+        motion=MotionSettings(min_speed=-1.0, max_frozen=99.0, max_jitter=9.0),
         export=ExportSettings(),
     )
     made = prepare([tmp_path / "odd"], tmp_path / "set", settings, runner=alone())
@@ -233,7 +234,7 @@ def test_an_uneven_rate_becomes_an_even_one(tmp_path: Path) -> None:
         SETTINGS,
         cut=CutSettings(frames=33, min_frames=9),
         bucket=BucketSettings(sizes=("96x64x33",)),
-        motion=MotionSettings(min_speed=-1, max_frozen=99, max_jitter=9),
+        motion=MotionSettings(min_speed=-1.0, max_frozen=99.0, max_jitter=9.0),
         export=ExportSettings(),
     )
     made = prepare([tmp_path / "a.mp4"], tmp_path / "set", settings, runner=alone())
