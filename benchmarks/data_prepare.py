@@ -75,25 +75,33 @@ def cuts(detector: DetectorName) -> None:
     first, end = truth["frames"]
     began = time.perf_counter()
     shots = find_shots(film(), detector=detector)
-    found = [shot.first for shot in shots if first < shot.first < end]
-    precision, recall, f1 = compare(found, truth["cuts"])
     seconds = time.perf_counter() - began
-    print(f"{detector}: precision {precision:.3f}, recall {recall:.3f}, F1 {f1:.3f}, {seconds:.0f} s for the film")
-    missed = [cut for cut in truth["cuts"] if not any(abs(cut - other) <= NEAR for other in found)]
-    wrong = [cut for cut in found if not any(abs(cut - other) <= NEAR for other in truth["cuts"])]
-    print(f"missed {missed}, wrongly found {wrong}")
+    found = [shot.first for shot in shots if first < shot.first < end]
+    true = transitions(truth)
+    missed, wrong = compare(found, true)
+    right = len(found) - len(wrong)
+    precision, recall = right / max(len(found), 1), right / len(true)
+    f1 = 2 * precision * recall / max(precision + recall, 1e-9)
+    print(f"{detector}: precision {precision:.3f}, recall {recall:.3f}, F1 {f1:.3f}; {len(true)} transitions")
+    print(f"missed {missed}, wrongly found {wrong}; the whole film took {seconds:.0f} s")
 
 
-def compare(found: Sequence[int], truth: Sequence[int]) -> tuple[float, float, float]:
-    """Precision, recall and F1; each true cut is matched once, by a found one at most two frames away."""
-    left, matched = list(found), 0
-    for cut in truth:
-        near = [other for other in left if abs(other - cut) <= NEAR]
-        if near:
-            left.remove(min(near, key=lambda other: abs(other - cut)))
-            matched += 1
-    precision, recall = matched / max(len(found), 1), matched / max(len(truth), 1)
-    return precision, recall, 2 * precision * recall / max(precision + recall, 1e-9)
+def transitions(truth: dict[str, Any]) -> list[tuple[int, int]]:
+    """(first, last) place where a transition may be found: a cut two frames off, a dissolve anywhere inside."""
+    places = [(cut - NEAR, cut + NEAR) for cut in truth["cuts"]] + [tuple(one) for one in truth["dissolves"]]
+    return sorted(places)
+
+
+def compare(found: Sequence[int], true: Sequence[tuple[int, int]]) -> tuple[list[tuple[int, int]], list[int]]:
+    """The transitions that were missed, and what was found where none is; each counts once."""
+    left, missed = list(found), []
+    for first, last in true:
+        inside = [cut for cut in left if first <= cut <= last]
+        if inside:
+            left.remove(inside[0])
+        else:
+            missed.append((first, last))
+    return missed, left
 
 
 def defects(bases: int) -> None:

@@ -66,7 +66,7 @@ def _ray(workers: int) -> Any:
         import os
 
         address = os.environ.get("RAY_ADDRESS")
-        cores = {} if address else {"num_cpus": max(workers + 1, os.cpu_count() or 1), "include_dashboard": False}
+        cores = {} if address else {"num_cpus": 2 * workers + 2, "include_dashboard": False}
         ray.init(address=address, log_to_driver=False, logging_level="ERROR", **cores)
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
