@@ -318,18 +318,19 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 def film_clips(count: int, frames: int, width: int) -> list[np.ndarray]:
     """Clips of so many frames from different shots of the film in which something moves, evenly spread."""
-    shots = [shot for shot in find_shots(film()) if shot.frames >= frames + 6]
-    found: list[np.ndarray] = []
-    wanted = {shot.first + 3: shot for shot in shots}
-    current: list[np.ndarray] = []
-    end = -1
+    truth = json.loads(CUTS.read_text())
+    begins = [first + 3 for first, end in pairwise(truth["cuts"]) if end - first >= frames + 6]
+    dissolving = range(truth["dissolves"][0][0] - frames, truth["dissolves"][0][1])
+    waiting, found, current = [first for first in begins if first not in dissolving], [], []
     for index, picture in enumerate(stream_pictures(film())):
-        if index in wanted:
-            current, end = [], index + frames
-        if index < end:
+        if not waiting:
+            break
+        if waiting[0] <= index:
             current.append(picture.pixels(width))
-        if index == end - 1 and _moves(current):
-            found.append(np.stack(current)[:, : current[0].shape[0] // 2 * 2])
+        if len(current) == frames:
+            if _moves(current):
+                found.append(np.stack(current)[:, : current[0].shape[0] // 2 * 2])
+            waiting, current = waiting[1:], []
     chosen = np.linspace(0, len(found) - 1, min(count, len(found))).round().astype(int)
     return [found[place] for place in chosen]
 

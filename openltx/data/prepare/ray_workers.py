@@ -4,6 +4,8 @@ Each step becomes actors of its own, on CPUs to decode, on GPUs for networks whe
 through them, holds back what the next step cannot take yet, and gives the work of an actor that dies to another one.
 """
 
+import logging
+import os
 import pickle
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -36,7 +38,7 @@ class RayWorkers:
             data = data.map(
                 _Worker,
                 fn_constructor_args=(step,),
-                concurrency=max(gpus, 1) if step.uses_network else self.workers,
+                compute=ray.data.ActorPoolStrategy(size=max(gpus, 1) if step.uses_network else self.workers),
                 **({"num_gpus": 1} if on_gpu else {"num_cpus": 1}),
             )
         for row in data.iter_rows():
@@ -63,11 +65,10 @@ def _ray(workers: int) -> Any:
     except ImportError as error:
         raise DataError(f'--ray needs Ray ({error}): pip install "openltx[ray]"') from error
     if not ray.is_initialized():
-        import os
-
         address = os.environ.get("RAY_ADDRESS")
+        os.environ.setdefault("RAY_worker_niceness", "0")  # on one machine there is nobody to be nice to
         cores = {} if address else {"num_cpus": 2 * workers + 2, "include_dashboard": False}
         ray.init(address=address, log_to_driver=False, logging_level="ERROR", **cores)
-    context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = False
+    logging.getLogger("ray.data").setLevel("ERROR")
+    ray.data.DataContext.get_current().enable_progress_bars = False
     return ray

@@ -79,8 +79,8 @@ def prepare(
     ``captioner`` replaces the one that the settings name. Raises ``DataError`` if a place does not exist, the
     folder was begun with other cuts or another quality, or no clip is left; the records are then written all the same.
     """
-    folder = Path(out)
-    files = find_files(places, out=folder)
+    folder = Path(out).resolve()  # workers may have another working directory
+    files = find_files([place.resolve() for place in places], out=folder)
     folder.mkdir(parents=True, exist_ok=True)
     with sole_user(folder):
         _check_folder(folder, settings)

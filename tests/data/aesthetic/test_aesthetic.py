@@ -128,7 +128,9 @@ def page(clip_folder: Path, tmp_path: Path) -> Iterator[http.client.HTTPConnecti
     while not server.started:
         time.sleep(0.01)
     port = server.servers[0].sockets[0].getsockname()[1]
-    yield http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    yield connection
+    connection.close()
     server.should_exit = True
     thread.join()
 

@@ -8,11 +8,13 @@ import sys
 import tarfile
 import time
 from collections import Counter
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 pytest.importorskip("cv2")
 pytest.importorskip("scenedetect")
@@ -117,7 +119,9 @@ def test_the_loader_mixes_the_buckets(made: Prepared) -> None:
     }
 
 
-@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")  # its reader's
+@pytest.mark.filterwarnings(
+    "ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"
+)  # its reader's
 def test_shards_hold_every_clip_as_webdataset_reads_it(made: Prepared) -> None:
     found: Counter[str] = Counter()
     for path in made.shards:
@@ -188,6 +192,34 @@ def test_kill_minus_nine_leaves_nothing_to_repair(videos: Path, tmp_path: Path) 
             journal.write('{"key": "half a li')
     assert main([*command[3:], "--out", str(broken), "--workers", "1"]) == 0
     assert contents(broken) == contents(whole)
+
+
+@dataclass(frozen=True)
+class DeadlyCaptioner:
+    """Kills its process before its first caption."""
+
+    mark: Path
+
+    def caption(self, pictures: Sequence[Image.Image]) -> str:
+        if not self.mark.exists():
+            self.mark.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return f"Boxes, {len(pictures)} times."
+
+
+def test_ray_makes_the_same_set_although_a_worker_is_killed(videos: Path, tmp_path: Path) -> None:
+    ray = pytest.importorskip("ray")
+    from openltx.data.prepare.ray_workers import RayWorkers
+
+    captioner = DeadlyCaptioner(tmp_path / "dead")
+    try:
+        prepare([videos], tmp_path / "ray", SETTINGS, runner=RayWorkers(2), captioner=captioner)
+    finally:
+        ray.shutdown()
+    assert captioner.mark.exists()
+    made = prepare([videos], tmp_path / "set", SETTINGS, runner=alone(), captioner=captioner)
+    assert {clip.caption for clip in made.clips} == {"Boxes, 5 times."}
+    assert contents(tmp_path / "ray") == contents(tmp_path / "set")
 
 
 def test_other_thresholds_decode_nothing_again(
