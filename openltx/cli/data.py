@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from cyclopts import App, Parameter
 from PIL.Image import Image
 from rich.console import Console
+from rich.progress import TaskID
 
 from openltx.data.manifest import Clip, read_manifest
 from openltx.errors import AssetError, DataError, MediaError
@@ -15,6 +16,8 @@ from openltx.errors import AssetError, DataError, MediaError
 data_app = App(name="data", help="Render worlds or cut videos to learn from, and look at data sets.")
 world_app = App(name="world", help="Fill a folder with captioned clips of a procedural world.")
 data_app.command(world_app)
+for _name in ("prepare", "rate", "rank"):
+    data_app.command(f"openltx.cli.prepare:{_name}", name=_name)
 
 
 @world_app.command
@@ -50,7 +53,7 @@ def playroom(
     from openltx.data.worlds.playroom.formats import parse_formats
 
     chosen = parse_formats(formats or ["classic"])
-    with _bar("Rendering") as progress:
+    with bar("Rendering") as progress:
         made = generate(out, clips=clips, seed=seed, formats=chosen, workers=workers, progress=progress)
     _say(f"{out}  {_summary(made)}")
 
@@ -116,8 +119,8 @@ def footage(
         skip_start=skip_start,
         skip_end=skip_end,
     )
-    places = [place for source in sources for place in _places(source)]
-    with _bar("Cutting") as progress:
+    places = [place for source in sources for place in places_of(source)]
+    with bar("Cutting") as progress:
         made = cut_footage(places, out, settings, credit=credit, progress=progress)
     short, rest = (sum(getattr(r, name) for r in made.records) for name in ("short_shots", "rest_frames"))
     _say(f"{out}  {_summary(made.clips)}")
@@ -191,7 +194,7 @@ def precompute(  # noqa: PLR0913 (a flag each)
     encoder = load_vae(vae, dtype=fast_dtype(torch.device("cpu")))
     lay_out_kernels(encoder)
     text = load_text_encoder(MINILM)
-    with _bar("Encoding") as progress:
+    with bar("Encoding") as progress:
         encode(source, out, encoder, text, split=split, settings=settings, limit=limit, progress=progress)
     _say(str(out))
 
@@ -238,7 +241,7 @@ def show(
     _say(f"{target}  {len(chosen)} of {_summary(found)}")
 
 
-def _places(source: str) -> list[Path]:
+def places_of(source: str) -> list[Path]:
     """A path as it is, or the files of an asset."""
     from openltx.checkpoints.assets import ASSETS
 
@@ -250,8 +253,15 @@ def _places(source: str) -> list[Path]:
 
 
 @contextmanager
-def _bar(title: str) -> Iterator[Callable[[int, int], None]]:
+def bar(title: str) -> Iterator[Callable[[int, int], None]]:
     """A progress bar with the time left, as a function of (done, total)."""
+    with bars() as tell:
+        yield lambda done, total: tell(title, done, total)
+
+
+@contextmanager
+def bars() -> Iterator[Callable[[str, int, int], None]]:
+    """A progress bar for each title that is told of, as a function of (title, done, total)."""
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
@@ -261,10 +271,19 @@ def _bar(title: str) -> Iterator[Callable[[int, int], None]]:
         TimeRemainingColumn,
     )
 
-    columns = (TextColumn(title), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task(title, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
+    columns = (
+        *(TextColumn("{task.description:8}"), BarColumn(), MofNCompleteColumn()),
+        *(TimeElapsedColumn(), TimeRemainingColumn()),
+    )
+    tasks: dict[str, TaskID] = {}
+    with Progress(*columns, console=Console(stderr=True)) as shown:
+
+        def tell(title: str, done: int, total: int) -> None:
+            if title not in tasks:
+                tasks[title] = shown.add_task(title, total=total)
+            shown.update(tasks[title], completed=done, total=total)
+
+        yield tell
 
 
 def _save_png(page: Image, target: Path) -> None:

@@ -1,13 +1,41 @@
 """How footage is cut, decided before a frame is: pure functions of the shots' places, the settings and hashes."""
 
 import hashlib
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 from openltx.data.manifest import Split
 from openltx.data.shots import Shot
 from openltx.errors import DataError
 from openltx.geometry import LTX_COMPRESSION
+
+
+@runtime_checkable  # for the type checks of the tests
+class Cutting(Protocol):
+    """Settings that say how shots become pieces: see ``FootageSettings``."""
+
+    @property
+    def frames(self) -> int: ...
+    @property
+    def min_frames(self) -> int: ...
+    @property
+    def fps(self) -> float | None: ...
+    @property
+    def skip_start(self) -> float: ...
+    @property
+    def skip_end(self) -> float: ...
+
+
+@runtime_checkable  # for the type checks of the tests
+class Splitting(Protocol):
+    """Settings that say which shots are held out."""
+
+    @property
+    def heldout(self) -> float: ...
+    @property
+    def seed(self) -> int: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,10 +100,11 @@ class Plan:
     """Frames at the ends of other shots, too few for one more clip."""
 
 
-def plan_pieces(shots: Sequence[Shot], fps: float, settings: FootageSettings) -> Plan:
+def plan_pieces(shots: Sequence[Shot], fps: float, settings: Cutting, times: Sequence[float] | None = None) -> Plan:
     """Cut each shot, from its first frame on, into pieces of ``settings.frames`` frames and a shorter last one.
 
-    Numbers of shots are those of the whole source, whatever is skipped.
+    Numbers of shots are those of the whole source, whatever is skipped. ``times`` are the seconds at which frames
+    appear, for a source without a constant rate: its pieces show what is on show at every tick of ``fps``.
     """
     total = shots[-1].first + shots[-1].frames if shots else 0
     start, stop = round(settings.skip_start * fps), total - round(settings.skip_end * fps)
@@ -86,7 +115,9 @@ def plan_pieces(shots: Sequence[Shot], fps: float, settings: FootageSettings) ->
         if first >= end:
             continue
         inside += 1
-        kept = list(_thinned(first, end, fps, settings.fps))
+        kept = list(
+            _thinned(first, end, fps, settings.fps) if times is None else _ticked(first, end, times, fps, settings)
+        )
         if len(kept) < settings.min_frames:
             short += 1
             continue
@@ -97,12 +128,12 @@ def plan_pieces(shots: Sequence[Shot], fps: float, settings: FootageSettings) ->
     return Plan(pieces=pieces, shots=inside, short_shots=short, rest_frames=rest)
 
 
-def clip_fps(source_fps: float, settings: FootageSettings) -> float:
+def clip_fps(source_fps: float, settings: Cutting) -> float:
     """Frames a second of the clips of a source: frames are left out, never repeated."""
     return source_fps if settings.fps is None else min(settings.fps, source_fps)
 
 
-def split_of_shot(sha256: str, shot: int, settings: FootageSettings) -> Split:
+def split_of_shot(sha256: str, shot: int, settings: Splitting) -> Split:
     """Where a shot belongs: decided by content, number and seed alone, so that other files never move it."""
     text = f"{settings.seed}/{sha256}/{shot}"
     fraction = int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") / 2**64
@@ -115,4 +146,13 @@ def _thinned(first: int, end: int, fps: float, wanted: float | None) -> Iterator
     tick = 0
     while (index := first + int(tick * step + 1e-3)) < end:
         yield index
+        tick += 1
+
+
+def _ticked(first: int, end: int, times: Sequence[float], fps: float, settings: Cutting) -> Iterator[int]:
+    """The frames on show at every tick, counted from the time of the first; some may come twice."""
+    rate, tick = clip_fps(fps, settings), 0
+    last = times[end] if end < len(times) else times[end - 1] + 1 / fps
+    while (now := times[first] + tick / rate + 1e-3 / rate) < last:
+        yield min(bisect_right(times, now, first, end), end) - 1
         tick += 1

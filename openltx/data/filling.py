@@ -1,6 +1,9 @@
 """What all makers of clip folders do: hold the folder's lock, clean up after a killed run, write video files."""
 
+import multiprocessing
 import os
+import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from fractions import Fraction
@@ -28,10 +31,18 @@ def sole_user(folder: Path) -> Iterator[None]:
         yield
 
 
+def start_worker() -> None:
+    """What a worker process does first: leave Ctrl-C to its parent, and end with it even if that is killed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
+
+
 def clean_up(folder: Path) -> None:
     """Remove what a killed run left half written."""
     repair_manifest(folder)
-    for partial in folder.glob("clips/*/*.partial.mp4"):
+    for partial in folder.glob("clips/**/*.partial.mp4"):
         partial.unlink()
 
 

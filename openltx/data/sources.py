@@ -84,12 +84,13 @@ def examine(files: Sequence[tuple[Path, str]], credit: str | None = None) -> tup
                 sha256=sha256,
                 frames=shape.frames,
                 fps=shape.fps,
-                credit=_credit_of(sha256) or credit,
+                credit=credit_of(sha256) or credit,
             )
     return list(sources.values()), rejected
 
 
-def _credit_of(sha256: str) -> str | None:
+def credit_of(sha256: str) -> str | None:
+    """Whom to name as the author of a file that is an asset's; None for any other."""
     return next((asset.credit for asset in ASSETS.values() if sha256 in asset.digests.values()), None)
 
 

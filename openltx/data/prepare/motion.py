@@ -1,0 +1,80 @@
+"""What moves: dense optical flow between neighbouring frames, and how the camera goes.
+
+    speed     how far the fastest twentieth of the picture moves: the mean over the clip, in diagonals a second
+    camera    how far textured parts move together: the mean, in diagonals a second
+    jitter    by how much that changes from one frame to the next: the median, in diagonals a frame. A pan has little
+    frozen    the longest time without any change, in seconds
+
+Frames that repeat the one before, as animation drawn "on twos" has them, count for ``frozen`` alone.
+"""
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+from jaxtyping import Float, UInt8
+
+from openltx.data.prepare.records import Measures
+from openltx.data.prepare.settings import MotionSettings
+from openltx.data.prepare.stage import Look, rounded
+
+SAME = 0.35  # grey levels, in the mean, by which compressed copies of one frame may differ
+TEXTURED = 80  # percentile of the gradient above which a pixel tells motion
+
+
+@dataclass(frozen=True)
+class Motion:
+    """Measures motion with OpenCV's DIS flow on small frames."""
+
+    settings: MotionSettings
+    name = "motion"
+
+    def measure(self, look: Look) -> Measures:
+        import cv2
+
+        grey = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in look.small]
+        diagonal = float(np.hypot(*grey[0].shape)) if grey else 1.0
+        still = [float(cv2.absdiff(a, b).mean()) < SAME for a, b in pairwise(grey)]
+        moving = [pair for pair, same in zip(pairwise(grey), still, strict=True) if not same]
+        finder = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST)
+        speeds, camera = [], []
+        for before, after in moving:
+            flow = finder.calc(before, after, None)  # pyright: ignore[reportCallIssue, reportArgumentType]
+            speeds.append(np.percentile(np.hypot(flow[..., 0], flow[..., 1]), 95) / diagonal)
+            camera.append(np.median(flow[_textured(before)], axis=0) / diagonal)
+        pairs = max(len(still), 1)
+        path = np.array(camera) if camera else np.zeros((0, 2))
+        steps = np.hypot(*np.diff(path, axis=0).T) if len(path) > 1 else np.zeros(1)
+        return {
+            "speed": rounded(sum(speeds) / pairs * look.fps),
+            "camera": rounded(np.hypot(*path.T).sum() / pairs * look.fps),
+            "jitter": rounded(np.median(steps)),
+            "frozen": rounded(_longest_run(still) / look.fps),
+        }
+
+    def objection(self, measures: Measures) -> str | None:
+        limits = self.settings
+        if measures["speed"] < limits.min_speed:
+            return f"static: {measures['speed']:.3g} diagonals a second"
+        if measures["frozen"] > limits.max_frozen:
+            return f"frozen for {measures['frozen']:.2f} s"
+        if measures["jitter"] > limits.max_jitter:
+            return f"jittery: {measures['jitter']:.3g} diagonals a frame"
+        return None
+
+
+def _textured(grey: UInt8[np.ndarray, "h w"]) -> np.ndarray:
+    """Where the picture has edges or texture, whose motion can be seen."""
+    import cv2
+
+    across, down = cv2.Sobel(grey, cv2.CV_32F, 1, 0), cv2.Sobel(grey, cv2.CV_32F, 0, 1)
+    strength: Float[np.ndarray, "h w"] = cv2.magnitude(across, down)
+    return strength >= max(float(np.percentile(strength, TEXTURED)), 1e-6)
+
+
+def _longest_run(flags: list[bool]) -> int:
+    longest = run = 0
+    for flag in flags:
+        run = run + 1 if flag else 0
+        longest = max(longest, run)
+    return longest
