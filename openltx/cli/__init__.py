@@ -17,7 +17,7 @@ from openltx.errors import OpenLTXError
 
 _EXTRAS = {"mujoco": "world", "tensorboard": "train", "skimage": "eval", "transformers": "enhance"} | dict.fromkeys(
     ("fastapi", "uvicorn", "sqlalchemy", "pydantic", "prometheus_client"), "serve"
-)
+) | {"psycopg": "postgres", "ray": "ray"}
 _PLACE_ERRORS = {
     errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST, errno.ENOTDIR, errno.EISDIR,
 }  # fmt: skip

@@ -26,8 +26,8 @@ def serve(settings: ServerSettings) -> None:
     log_as_json()
     context = Context.open(settings)
     try:
-        with context.files.locked():
-            _require_keys_outside(context)
+        with context.files.locked(shared=settings.is_shared):
+            require_keys_outside(context)
             listener = _listen(settings)
             with listener:
                 _run(context, listener)
@@ -128,7 +128,7 @@ def _listen(settings: ServerSettings) -> socket.socket:
     return listener
 
 
-def _require_keys_outside(context: Context) -> None:
+def require_keys_outside(context: Context) -> None:
     """Raise ``ServeError`` for a server that everybody in the network could use."""
     if context.settings.host not in LOOPBACK and not context.keys.all():
         raise ServeError(

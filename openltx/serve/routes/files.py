@@ -20,11 +20,16 @@ from openltx.serve.views import Deleted, FileObject, file_object
 router = APIRouter(prefix="/v1/files", tags=["files"])
 
 _MEDIA_TYPES = {"picture": "image/png", "clip": "video/mp4"}
-_FORM: dict[str, Any] = {
-    "type": "object",
-    "required": ["file"],
-    "properties": {"file": {"type": "string", "format": "binary"}, "purpose": {"type": "string"}},
-}
+_FILE = {"type": "string", "format": "binary"}
+
+
+def _form(**fields: Any) -> dict[str, Any]:
+    schema = {"type": "object", "required": ["file"], "properties": {"file": _FILE, **fields}}
+    return {"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": schema}}}}
+
+
+FILE_BODY = _form()
+"""A form with a file in it, for the OpenAPI page."""
 
 
 class _Fields(BaseModel):
@@ -33,11 +38,7 @@ class _Fields(BaseModel):
     purpose: Annotated[str, StringConstraints(max_length=64)] = "vision"
 
 
-@router.post(
-    "",
-    response_model=FileObject,
-    openapi_extra={"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": _FORM}}}},
-)
+@router.post("", response_model=FileObject, openapi_extra=_form(purpose={"type": "string"}))
 async def create(request: Request, context: Here, key: Caller) -> JSONResponse:
     """Send a picture or a clip. It is decoded here and now, and kept as a PNG or an MP4."""
     values, files = await read_body(request)
@@ -51,16 +52,16 @@ async def create(request: Request, context: Here, key: Caller) -> JSONResponse:
 
 
 @router.get("")
-def index(context: Here, key: Caller) -> JSONResponse:
+async def index(context: Here, key: Caller) -> JSONResponse:
     """Your uploads, the latest first."""
-    uploads = context.uploads.all(key.id)
+    uploads = await context.look(context.uploads.all, key.id)
     return JSONResponse({"object": "list", "data": [file_object(upload) for upload in uploads], "has_more": False})
 
 
 @router.get("/{file_id}", response_model=FileObject)
-def retrieve(file_id: str, context: Here, key: Caller) -> JSONResponse:
+async def retrieve(file_id: str, context: Here, key: Caller) -> JSONResponse:
     """What an upload turned out to be."""
-    return JSONResponse(file_object(_upload(context, key, file_id)))
+    return JSONResponse(file_object(await context.look(_upload, context, key, file_id)))
 
 
 @router.delete("/{file_id}", response_model=Deleted)
@@ -73,9 +74,9 @@ def delete(file_id: str, context: Here, key: Caller) -> JSONResponse:
 
 
 @router.api_route("/{file_id}/content", methods=["GET", "HEAD"], response_class=Response)
-def content(file_id: str, request: Request, context: Here, key: Caller) -> Response:
+async def content(file_id: str, request: Request, context: Here, key: Caller) -> Response:
     """The decoded upload: a PNG or an MP4."""
-    upload = _upload(context, key, file_id)
+    upload = await context.look(_upload, context, key, file_id)
     path = context.files.upload(upload.id, upload.kind)
     try:
         return file_answer(request, path, _MEDIA_TYPES[upload.kind], path.name)

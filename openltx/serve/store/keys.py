@@ -48,7 +48,7 @@ class Keys:
             raise ServeError("The key has no name. Say whose it is: openltx serve keys add NAME")
         secret = _PREFIX + secrets.token_urlsafe(32)
         key = Key(id=new_id("key_"), name=name, hint=secret[:_HINT], priority=priority, created_at=time.time())
-        with self._database.write() as connection:
+        with self._database.write(alone=True) as connection:
             if connection.scalar(select(keys.c.id).where(keys.c.name == name)) is not None:
                 raise ServeError(f'There is a key "{name}" already. Choose another name, or remove that one first.')
             connection.execute(insert(keys).values(**vars(key), hash=_hash(secret)))
