@@ -1,6 +1,6 @@
 """How soon a cancelled job stops, in steps, and what is left of its memory.
 
-    python -m benchmarks.serve_cancel [--rounds 5] [--json FILE]
+python -m benchmarks.serve_cancel [--rounds 5] [--json FILE]
 """
 
 import statistics
@@ -32,7 +32,11 @@ def measure(server: Server, rounds: int) -> dict[str, Any]:
         peaks.append(resident_bytes(worker))
         cancelled = time.time()
         assert server.call("POST", f"{path}/cancel").status == 200
-        while not (dropped := [event for event in server.events() if event.get("job") == job["id"] and event["event"] == "job.dropped"]):
+        while not (
+            dropped := [
+                event for event in server.events() if event.get("job") == job["id"] and event["event"] == "job.dropped"
+            ]
+        ):
             time.sleep(0.01)
         latencies.append(dropped[0]["at"] - cancelled)
         steps.append(latencies[-1] / of_one)

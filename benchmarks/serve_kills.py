@@ -80,7 +80,9 @@ def run(server: Server, *, jobs: int, clients: int, kills: int, seed: int) -> di
         "listed twice or lost": len(listed) - len(set(listed)) + len(set(accepted.values()) ^ set(listed)),
         "kills": kills,
         **_counts(server.data),
-        "broken videos": sum(not _is_whole(server.data / "jobs" / video) for video, s in ended.items() if s == ENDED[0]),
+        "broken videos": sum(
+            not _is_whole(server.data / "jobs" / video) for video, s in ended.items() if s == ENDED[0]
+        ),
         "orphan files": len(_orphans(server.data, set(listed))),
         "answers 429 or 503": refused[0],
         "seconds": round(seconds, 1),

@@ -54,7 +54,9 @@ def measure(server: Server, rounds: int) -> dict[str, Any]:
         found.append(seconds)
     return {
         "orders": rounds,
-        **{f"until {name}, s": statistics.median(each[name] for each in found) for name in ("begun", "step", "preview")},
+        **{
+            f"until {name}, s": statistics.median(each[name] for each in found) for name in ("begun", "step", "preview")
+        },
         "slowest preview, s": max(each["preview"] for each in found),
     }
 

@@ -13,21 +13,28 @@ import logging
 import os
 import signal
 import threading
-from collections.abc import MutableMapping
 from contextlib import ExitStack
 from typing import Any
 
+from fastapi import FastAPI
+
 from openltx.errors import ServeError
 from openltx.pipelines.residency import choose_device
+from openltx.serve.app import create_app
 from openltx.serve.context import Context
-from openltx.serve.guard import Receive, Send
 from openltx.serve.log import happened, log_as_json
-from openltx.serve.server import require_keys_outside
+from openltx.serve.server import listen, require_keys_outside
 from openltx.serve.settings import ServerSettings
 from openltx.serve.supervisor import Supervisor
 
 STORE_BYTES = 80_000_000
 """Of Ray's object store on a machine where Ray is started here: nothing large goes through it."""
+_RAY = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # what computes without an accelerator keeps its environment
+    "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",  # 5 s are too few for a process to start on a busy machine
+}
+"""Ray's settings, as far as the environment does not say otherwise."""
 _UNFINISHED = "unfinished"
 
 
@@ -42,8 +49,8 @@ def serve_on_ray(settings: ServerSettings, replicas: int, most: int) -> None:
         )
     if not 1 <= replicas <= most:
         raise ServeError(f"{replicas} to {most} replicas are not possible: there is at least one, and at most many.")
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    for name, value in _RAY.items():
+        os.environ.setdefault(name, value)
     import ray
     from ray import serve
 
@@ -51,6 +58,7 @@ def serve_on_ray(settings: ServerSettings, replicas: int, most: int) -> None:
     context = Context.open(settings)  # so that what is wrong is said here
     try:
         require_keys_outside(context)
+        listen(settings).close()
     finally:
         context.database.close()
     stop = threading.Event()
@@ -92,7 +100,7 @@ def _application(settings: ServerSettings, replicas: int, most: int) -> Any:
         graceful_shutdown_timeout_s=40,
         health_check_period_s=5,
     )
-    return deployment(serve.ingress(_APPLICATION)(Replica)).bind(settings.to_json())
+    return deployment(serve.ingress()(Replica)).bind(settings.to_json())
 
 
 def replicas_for_queue(context: Any) -> tuple[int, dict[str, Any]]:
@@ -101,25 +109,10 @@ def replicas_for_queue(context: Any) -> tuple[int, dict[str, Any]]:
     return max(1, round(max(reported.values(), default=0))), {}
 
 
-class _Application:
-    """The ASGI application of this process, which is made when its replica starts: what is open cannot be sent."""
-
-    def __init__(self) -> None:
-        self.serves: Any = None
-
-    async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
-        await self.serves(scope, receive, send)
-
-
-_APPLICATION = _Application()
-
-
 class Replica:
     """One server: Ray makes it in a process of its own, from the settings as JSON."""
 
     def __init__(self, settings: str) -> None:
-        from openltx.serve.app import create_app
-
         log_as_json()
         self._failure: ServeError | None = None
         self._exit = ExitStack()
@@ -130,7 +123,9 @@ class Replica:
         self._supervisor.start()
         self._exit.callback(self._supervisor.stop)
         self._exit.callback(context.stopping.set)
-        _running().serves = create_app(context)
+
+    def __serve_build_asgi_app__(self) -> FastAPI:  # Ray asks for it here, because what is open cannot be sent
+        return create_app(self._context)
 
     def _give_up(self, error: ServeError) -> None:
         self._failure = error
@@ -147,10 +142,3 @@ class Replica:
 
     async def __del__(self) -> None:
         await asyncio.to_thread(self._exit.close)
-
-
-def _running() -> _Application:
-    """This process's own application, by import: what Ray has sent of a class is a copy."""
-    from openltx.serve import cluster
-
-    return cluster._APPLICATION

@@ -65,7 +65,6 @@ class Context:
             streams=threading.Semaphore(settings.limits.streams),
         )
 
-
     async def look(self, read: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
         """Read from the store: here and now from SQLite, where it is sooner done than handed to a thread."""
         if self.database.is_local:

@@ -54,8 +54,7 @@ class Files:
 
     @contextmanager
     def locked(self, *, shared: bool = False) -> Iterator[None]:
-        """Be the only server of this folder, or one of several; raises ``ServeError`` if there is one that forbids it.
-        """
+        """Be the only server of this folder, or one of several; raises ``ServeError`` if another forbids it."""
         with (self.root / "lock").open("w") as lock:
             try:
                 fcntl.flock(lock, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)

@@ -1,8 +1,8 @@
 """From what a client asks for to an accepted job: checked, its files linked to it, entered into the queue once.
 
-    new         POST /v1/videos, and a remix of a job (``source``)
-    extension   POST /v1/videos/extensions: the end of a video is given as a keyframe at 0, and the rest is made
-    edit        POST /v1/videos/edits: a video is given in place of noise, and the first steps are left out
+new         POST /v1/videos, and a remix of a job (``source``)
+extension   POST /v1/videos/extensions: the end of a video is given as a keyframe at 0, and the rest is made
+edit        POST /v1/videos/edits: a video is given in place of noise, and the first steps are left out
 """
 
 import hashlib
@@ -42,7 +42,7 @@ from openltx.serve.store.workers import ModelCard
 Kind = Literal["new", "extension", "edit"]
 BODIES: dict[Kind, type[BaseModel]] = {"new": VideoRequest, "extension": ExtensionRequest, "edit": EditRequest}
 EDIT_SKIPS = 0.4
-"""The part of the steps that an edit leaves out, unless the client says: the composition stays, much else may change."""
+"""The part of the steps that an edit leaves out, unless the client says: the composition stays."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -217,7 +217,7 @@ def _wished(body: Any, sent: Mapping[str, str], source: Job | None) -> dict[str,
 
 
 def _extended(plain: Order, card: ModelCard, extends: Extends, frames: int | None) -> Order:
-    """The order of a video that goes on where another one ends: ``seconds`` and ``frames`` are those of the new part."""
+    """The order of a video that goes on where another ends; ``seconds`` and ``frames`` are those of the new part."""
     wished = dict(plain.wished)
     if wished.get("image") or wished.get("video"):
         raise RequestError("An extension begins with the end of its video: leave image, input_reference and video out.")

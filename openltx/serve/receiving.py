@@ -127,7 +127,9 @@ def _embedded_request(found: Mapping[str, str]) -> dict[str, Any]:
         fields = {field.name: values[field.name] for field in generation_fields()}
         VideoRequest.model_validate({name: value for name, value in fields.items() if name not in NAMES_FILES})
     except (OpenLTXError, ValidationError, TypeError, ValueError, AttributeError, RecursionError):
-        message = "There are no settings of openltx in this file. Videos that openltx made have them, as long as no other "
+        message = (
+            "There are no settings of openltx in this file. Videos that openltx made have them, as long as no other "
+        )
         raise ApiError(400, f"{message}program wrote them anew.", code="no_settings", param="file") from None
     return {name: value for name, value in fields.items() if value not in (None, [])}
 

@@ -72,7 +72,9 @@ class Condition(BaseModel):
         0, ge=-999_999, le=999_999, description="Where it is shown; -1 is the last frame. A clip: a multiple of 8."
     )
     strength: float = Described(1.0, gt=0, le=1, description="How firmly the video is held to it.")
-    first: int | None = Described(None, ge=-999_999, le=999_999, description="A clip's first frame; -25: 25 from its end.")
+    first: int | None = Described(
+        None, ge=-999_999, le=999_999, description="A clip's first frame; -25: 25 from its end."
+    )
     end: int | None = Described(None, ge=-999_999, le=999_999, description="The frame behind a clip's last one.")
 
     def keyframe(self, file_id: str) -> str:

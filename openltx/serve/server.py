@@ -28,7 +28,7 @@ def serve(settings: ServerSettings) -> None:
     try:
         with context.files.locked(shared=settings.is_shared):
             require_keys_outside(context)
-            listener = _listen(settings)
+            listener = listen(settings)
             with listener:
                 _run(context, listener)
     finally:
@@ -114,7 +114,7 @@ def _protocol(header_seconds: float) -> type[H11Protocol]:
     return Protocol
 
 
-def _listen(settings: ServerSettings) -> socket.socket:
+def listen(settings: ServerSettings) -> socket.socket:
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     listener = socket.socket(family)
     try:

@@ -3,12 +3,23 @@
 from dataclasses import asdict
 from typing import Any, Literal
 
+import orjson
 from pydantic import BaseModel
+from starlette.responses import Response
 
 from openltx.serve.settings import Limits
 from openltx.serve.store.jobs import Job
 from openltx.serve.store.uploads import Upload
 from openltx.serve.store.workers import ModelCard
+
+
+class JSONAnswer(Response):
+    """An answer in JSON, as it stands: nothing is looked at again."""
+
+    media_type = "application/json"
+
+    def render(self, content: Any) -> bytes:
+        return orjson.dumps(content)
 
 
 class VideoError(BaseModel):

@@ -40,21 +40,22 @@ def frames_of(client: Any, video: str, place: Path) -> tuple[np.ndarray, float]:
     return read_video(place)
 
 
-@pytest.mark.filterwarnings("ignore:The Sora API")
 def test_an_extension_is_the_old_video_and_more_of_it(client: Any, server: Any, tmp_path: Path) -> None:
     first = server.finished(server.create(frames=17, steps=2)["id"])
     old, fps = frames_of(client, first["id"], tmp_path / "old.mp4")
-    asked = client.videos.extend(prompt="it goes on", seconds="1", video={"id": first["id"]}, extra_body={"steps": 2})
-    done = server.finished(asked.id)
+    fields = {"prompt": "it goes on", "seconds": "1", "video[id]": first["id"], "steps": "2"}  # as the client's form
+    body, kind = server.form(fields, {})
+    asked = server.call("POST", "/v1/videos/extensions", body, {"Content-Type": kind}).json()
+    done = server.finished(asked["id"])
     assert (done["status"], done["extended_from_video_id"]) == ("completed", first["id"])
     assert float(done["seconds"]) == (17 + 8) / fps
     assert done["size"] == first["size"]
-    whole, new_fps = frames_of(client, asked.id, tmp_path / "whole.mp4")
+    whole, new_fps = frames_of(client, asked["id"], tmp_path / "whole.mp4")
     assert (len(whole), new_fps) == (17 + 8, fps)
-    assert np.abs(whole[:17].astype(int) - old).mean() < 4  # coded once more
+    assert np.abs(whole[:17].astype(int) - old).mean() < 8  # noise, coded once more
     assert done["request"]["keyframes"] == [f"{first['id']}[-17:]@0"]
     assert '"overlap": 17' in read_metadata(tmp_path / "whole.mp4")["extends"]
-    again = server.call("POST", f"/v1/videos/{asked.id}/remix", {"seconds": "2"}).json()
+    again = server.call("POST", f"/v1/videos/{asked['id']}/remix", {"seconds": "2"}).json()
     remixed = server.finished(again["id"])
     assert remixed["extended_from_video_id"] == first["id"]
     assert len(frames_of(client, remixed["id"], tmp_path / "again.mp4")[0]) == 17 + 16
@@ -62,8 +63,9 @@ def test_an_extension_is_the_old_video_and_more_of_it(client: Any, server: Any, 
 
 @pytest.mark.filterwarnings("ignore:The Sora API")
 def test_an_uploaded_clip_is_continued_and_edited(client: Any, server: Any, clip: Path, tmp_path: Path) -> None:
-    longer = client.videos.extend(prompt="on", seconds="1", video=clip.open("rb"), extra_body={"overlap": 9, "steps": 2})
-    anew = client.videos.edit(prompt="other", video=clip.open("rb"), extra_body={"steps": 3})
+    wishes = {"overlap": 9, "steps": 2}
+    longer = client.videos.extend(prompt="on", seconds="1", video=clip, extra_body=wishes)
+    anew = client.videos.edit(prompt="other", video=clip, extra_body={"steps": 3})
     done = server.finished(longer.id)
     assert (done["status"], done["size"]) == ("completed", "40x36")
     whole, fps = frames_of(client, longer.id, tmp_path / "whole.mp4")
@@ -86,7 +88,7 @@ def test_an_uploaded_clip_is_continued_and_edited(client: Any, server: Any, clip
         ("extensions", {"video": "VIDEO", "frames": 9, "image": "PICTURE"}, 400, "leave image"),
         ("extensions", {"video": "VIDEO", "frames": 9, "fps": 3.0}, 400, "frames a second"),
         ("extensions", {"video": "VIDEO", "overlap": 0}, 400, "overlap"),
-        ("edits", {"video": {"id": "VIDEO", "name": 1}}, 400, "name"),
+        ("edits", {"video": {"name": "x"}}, 400, "video"),
     ],
 )
 def test_what_cannot_be_continued_is_refused(
@@ -127,7 +129,9 @@ def test_pictures_and_clips_are_shown_at_their_frames(server: Any, client: Any, 
     ):
         answer = server.call("POST", "/v1/videos", {"prompt": "a", "conditioning": [wrong]})
         assert answer.status == 400
-        assert expected in answer.error["message"] + str(answer.error["param"]) or answer.error["param"] == "conditioning"
+        assert (
+            expected in answer.error["message"] + str(answer.error["param"]) or answer.error["param"] == "conditioning"
+        )
 
 
 def test_what_fails_in_the_worker_names_no_place_on_the_disk(server: Any, clip: Path) -> None:
@@ -156,7 +160,9 @@ def test_the_settings_of_a_video_come_back(server: Any, tmp_path: Path) -> None:
     assert (gone["missing"], "image" in gone["request"]) == (["image"], False)
 
 
-@pytest.mark.parametrize("metadata", [{}, {"request": "[]"}, {"request": '{"prompt": 5}'}, {"request": '{"prompt": "a", "x": 1}'}])
+@pytest.mark.parametrize(
+    "metadata", [{}, {"request": "[]"}, {"request": '{"prompt": 5}'}, {"request": '{"prompt": "a", "x": 1}'}]
+)
 def test_a_video_without_settings_is_told_so(server: Any, tmp_path: Path, metadata: dict[str, str]) -> None:
     for name in ("x.mp4", "x.gif", "x.png"):
         frames = np.zeros((1 if name == "x.png" else 3, 32, 32, 3), np.uint8)

@@ -3,7 +3,7 @@
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Request
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict, StringConstraints
 from starlette.concurrency import run_in_threadpool
 
@@ -15,7 +15,7 @@ from openltx.serve.problems import ApiError
 from openltx.serve.receiving import Received, keep
 from openltx.serve.store.keys import Key
 from openltx.serve.store.uploads import Upload
-from openltx.serve.views import Deleted, FileObject, file_object
+from openltx.serve.views import Deleted, FileObject, JSONAnswer, file_object
 
 router = APIRouter(prefix="/v1/files", tags=["files"])
 
@@ -39,7 +39,7 @@ class _Fields(BaseModel):
 
 
 @router.post("", response_model=FileObject, openapi_extra=_form(purpose={"type": "string"}))
-async def create(request: Request, context: Here, key: Caller) -> JSONResponse:
+async def create(request: Request, context: Here, key: Caller) -> JSONAnswer:
     """Send a picture or a clip. It is decoded here and now, and kept as a PNG or an MP4."""
     values, files = await read_body(request)
     fields = _Fields.model_validate(values)
@@ -48,29 +48,29 @@ async def create(request: Request, context: Here, key: Caller) -> JSONResponse:
     received = Received(file=files["file"].file, filename=files["file"].filename or "", param="file")
     upload = await run_in_threadpool(keep, context, key.id, received, fields.purpose)
     happened("upload.kept", upload=upload.id, key=key.id, kind=upload.kind, bytes=upload.bytes)
-    return JSONResponse(file_object(upload))
+    return JSONAnswer(file_object(upload))
 
 
 @router.get("")
-async def index(context: Here, key: Caller) -> JSONResponse:
+async def index(context: Here, key: Caller) -> JSONAnswer:
     """Your uploads, the latest first."""
     uploads = await context.look(context.uploads.all, key.id)
-    return JSONResponse({"object": "list", "data": [file_object(upload) for upload in uploads], "has_more": False})
+    return JSONAnswer({"object": "list", "data": [file_object(upload) for upload in uploads], "has_more": False})
 
 
 @router.get("/{file_id}", response_model=FileObject)
-async def retrieve(file_id: str, context: Here, key: Caller) -> JSONResponse:
+async def retrieve(file_id: str, context: Here, key: Caller) -> JSONAnswer:
     """What an upload turned out to be."""
-    return JSONResponse(file_object(await context.look(_upload, context, key, file_id)))
+    return JSONAnswer(file_object(await context.look(_upload, context, key, file_id)))
 
 
 @router.delete("/{file_id}", response_model=Deleted)
-def delete(file_id: str, context: Here, key: Caller) -> JSONResponse:
+def delete(file_id: str, context: Here, key: Caller) -> JSONAnswer:
     """Delete an upload. Jobs that use it have it for themselves."""
     if not context.uploads.delete(key.id, file_id):
         raise _no_such_file()
     context.files.discard_upload(file_id)
-    return JSONResponse({"id": file_id, "object": "file", "deleted": True})
+    return JSONAnswer({"id": file_id, "object": "file", "deleted": True})
 
 
 @router.api_route("/{file_id}/content", methods=["GET", "HEAD"], response_class=Response)

@@ -4,9 +4,8 @@ import time
 from typing import Any
 
 from fastapi import APIRouter, Depends, Request
-from fastapi.responses import HTMLResponse, JSONResponse, Response
+from fastapi.responses import HTMLResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST
-
 from starlette.concurrency import run_in_threadpool
 
 from openltx.serve.bodies import read_body
@@ -17,7 +16,7 @@ from openltx.serve.problems import ApiError
 from openltx.serve.routes.videos import body_schema
 from openltx.serve.store.keys import Key
 from openltx.serve.store.workers import ModelCard
-from openltx.serve.views import ModelObject, PlanObject, model_object
+from openltx.serve.views import JSONAnswer, ModelObject, PlanObject, model_object
 
 router = APIRouter(tags=["service"])
 
@@ -25,42 +24,44 @@ SILENCE_SECONDS = 10.0  # of a worker that counts as ready
 
 
 @router.get("/v1/models", dependencies=[Depends(caller)])
-async def models(context: Here) -> JSONResponse:
+async def models(context: Here) -> JSONAnswer:
     """The model that is served; none before it was loaded for the first time."""
     card = await context.look(context.workers.model, context.settings.source)
-    return JSONResponse({"object": "list", "data": [] if card is None else [_shown(context, card)]})
+    return JSONAnswer({"object": "list", "data": [] if card is None else [_shown(context, card)]})
 
 
 @router.get("/v1/models/{model}", response_model=ModelObject, dependencies=[Depends(caller)])
-async def model(model: str, context: Here) -> JSONResponse:
+async def model(model: str, context: Here) -> JSONAnswer:
     """The model of this name."""
     card = await context.look(context.workers.model, context.settings.source)
     if card is None or card.name != model:
         raise ApiError(404, "There is no such model here.", code="model_not_found", param="model")
-    return JSONResponse(_shown(context, card))
+    return JSONAnswer(_shown(context, card))
 
 
 @router.post("/v1/plan", response_model=PlanObject, openapi_extra=body_schema("new", None))
-async def plan(request: Request, context: Here, key: Caller) -> JSONResponse:
+async def plan(request: Request, context: Here, key: Caller) -> JSONAnswer:
     """What a request to POST /v1/videos would take: seconds, memory and the queue before it. Nothing is begun."""
     values, files = await read_body(request)
     if files:
-        raise ApiError(400, "A plan looks at no files. Name them by their ids, or leave them out.", code="invalid_value")
-    return JSONResponse(await run_in_threadpool(_planned, context, key, values))
+        raise ApiError(
+            400, "A plan looks at no files. Name them by their ids, or leave them out.", code="invalid_value"
+        )
+    return JSONAnswer(await run_in_threadpool(_planned, context, key, values))
 
 
 @router.get("/healthz")
-async def health() -> JSONResponse:
+async def health() -> JSONAnswer:
     """The web process answers."""
-    return JSONResponse({"status": "ok"})
+    return JSONAnswer({"status": "ok"})
 
 
 @router.get("/readyz")
-async def ready(context: Here) -> JSONResponse:
+async def ready(context: Here) -> JSONAnswer:
     """The model is loaded, and its worker alive."""
     now, workers = time.time(), await context.look(context.workers.all)
     if any(worker.state == "ready" and now - worker.beat_at < SILENCE_SECONDS for worker in workers):
-        return JSONResponse({"status": "ready"})
+        return JSONAnswer({"status": "ready"})
     raise ApiError(503, "No worker is ready.", code="not_ready", headers={"Retry-After": "2"})
 
 

@@ -3,7 +3,7 @@
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Header, Query, Request
-from fastapi.responses import JSONResponse, Response, StreamingResponse
+from fastapi.responses import Response, StreamingResponse
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import UploadFile
 
@@ -19,7 +19,7 @@ from openltx.serve.receiving import Received, settings_in
 from openltx.serve.routes.files import FILE_BODY
 from openltx.serve.store.jobs import Job
 from openltx.serve.store.keys import Key
-from openltx.serve.views import Deleted, VideoList, VideoObject, VideoSettings, video_object
+from openltx.serve.views import Deleted, JSONAnswer, VideoList, VideoObject, VideoSettings, video_object
 
 router = APIRouter(prefix="/v1/videos", tags=["videos"])
 
@@ -57,30 +57,30 @@ _BODY = body_schema("new", _PICTURE)
 
 
 @router.post("", response_model=VideoObject, openapi_extra=_BODY)
-async def create(request: Request, context: Here, key: Caller, token: Token = None) -> JSONResponse:
+async def create(request: Request, context: Here, key: Caller, token: Token = None) -> JSONAnswer:
     """Order a video. The answer comes at once, with the job in the queue."""
     return await _ordered("new", _PICTURE, request, context, key, token)
 
 
 @router.post("/extensions", response_model=VideoObject, openapi_extra=body_schema("extension", "video"))
-async def extend(request: Request, context: Here, key: Caller, token: Token = None) -> JSONResponse:
+async def extend(request: Request, context: Here, key: Caller, token: Token = None) -> JSONAnswer:
     """Continue a finished video or an uploaded clip. The result is the whole: the old frames and ``seconds`` more."""
     return await _ordered("extension", "video", request, context, key, token)
 
 
 @router.post("/edits", response_model=VideoObject, openapi_extra=body_schema("edit", "video"))
-async def edit(request: Request, context: Here, key: Caller, token: Token = None) -> JSONResponse:
+async def edit(request: Request, context: Here, key: Caller, token: Token = None) -> JSONAnswer:
     """Make a video anew by a prompt: it takes the place of noise, with skip_initial of the first steps left out."""
     return await _ordered("edit", "video", request, context, key, token)
 
 
 @router.post("/settings", response_model=VideoSettings, openapi_extra=FILE_BODY)
-async def settings(request: Request, context: Here, key: Caller) -> JSONResponse:
+async def settings(request: Request, context: Here, key: Caller) -> JSONAnswer:
     """The settings in a video that openltx made, ready to be sent again. Nothing is kept."""
     values, files = await read_body(request)
     if values or set(files) != {"file"}:
         raise ApiError(400, 'Send a form with the video in the field "file".', code="missing_file", param="file")
-    return JSONResponse(await run_in_threadpool(settings_in, context, key.id, received(files, "file")["file"]))
+    return JSONAnswer(await run_in_threadpool(settings_in, context, key.id, received(files, "file")["file"]))
 
 
 @router.get("", response_model=VideoList)
@@ -90,13 +90,13 @@ async def index(
     after: Annotated[str | None, Query(max_length=64, description="Begin behind this job.")] = None,
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
     order: Literal["asc", "desc"] = "desc",
-) -> JSONResponse:
+) -> JSONAnswer:
     """Your jobs, the latest first."""
     page = await context.look(context.jobs.page, key.id, after=after, limit=limit, ascending=order == "asc")
     if page is None:
         raise ApiError(400, "after is no job of yours.", code="invalid_cursor", param="after")
     jobs, has_more = page
-    return JSONResponse(
+    return JSONAnswer(
         {
             "object": "list",
             "data": [video_object(job) for job in jobs],
@@ -108,25 +108,25 @@ async def index(
 
 
 @router.get("/{video_id}", response_model=VideoObject)
-async def retrieve(video_id: str, context: Here, key: Caller) -> JSONResponse:
+async def retrieve(video_id: str, context: Here, key: Caller) -> JSONAnswer:
     """A job as it is now."""
     job = await context.look(_job, context, key, video_id)
     ahead = {"queue_position": await context.look(context.jobs.ahead_of, job)} if job.status == "queued" else {}
-    return JSONResponse({**video_object(job), **ahead}, headers={"openai-poll-after-ms": str(POLL_MILLISECONDS)})
+    return JSONAnswer({**video_object(job), **ahead}, headers={"openai-poll-after-ms": str(POLL_MILLISECONDS)})
 
 
 @router.delete("/{video_id}", response_model=Deleted)
-def delete(video_id: str, context: Here, key: Caller) -> JSONResponse:
+def delete(video_id: str, context: Here, key: Caller) -> JSONAnswer:
     """Delete a job and its files. One that runs stops at its next step."""
     if not context.jobs.delete(key.id, video_id):
         raise _no_such_video()
     context.files.discard_job(video_id)
     happened("job.deleted", job=video_id, key=key.id)
-    return JSONResponse({"id": video_id, "object": "video.deleted", "deleted": True})
+    return JSONAnswer({"id": video_id, "object": "video.deleted", "deleted": True})
 
 
 @router.post("/{video_id}/cancel", response_model=VideoObject)
-def cancel(video_id: str, context: Here, key: Caller) -> JSONResponse:
+def cancel(video_id: str, context: Here, key: Caller) -> JSONAnswer:
     """Stop a job that waits or runs, within one step. It stays in the list."""
     job = context.jobs.cancel(key.id, video_id)
     if job is None:
@@ -134,11 +134,11 @@ def cancel(video_id: str, context: Here, key: Caller) -> JSONResponse:
     if job.status != "cancelled":
         raise ApiError(409, f"The job has ended already: it is {job.status}.", code="already_ended")
     happened("job.cancelled", job=video_id, key=key.id)
-    return JSONResponse(video_object(job))
+    return JSONAnswer(video_object(job))
 
 
 @router.post("/{video_id}/remix", response_model=VideoObject, openapi_extra=_BODY)
-async def remix(video_id: str, request: Request, context: Here, key: Caller, token: Token = None) -> JSONResponse:
+async def remix(video_id: str, request: Request, context: Here, key: Caller, token: Token = None) -> JSONAnswer:
     """Order a video with the settings and files of another one. Given fields replace its own; the seed is new."""
     values, files = await read_body(request)
     source = await context.look(_job, context, key, video_id)
@@ -147,7 +147,7 @@ async def remix(video_id: str, request: Request, context: Here, key: Caller, tok
     values = {"prompt": source.prompt, **values}
     given = received(files, _PICTURE)
     job = await run_in_threadpool(order, context, key, "new", values, given, token=token, source=source)
-    return JSONResponse(video_object(job))
+    return JSONAnswer(video_object(job))
 
 
 @router.api_route("/{video_id}/content", methods=["GET", "HEAD"], response_class=Response)
@@ -211,10 +211,10 @@ def _require_ready(job: Job) -> None:
 
 async def _ordered(
     kind: Kind, file: str, request: Request, context: Context, key: Key, token: str | None
-) -> JSONResponse:
+) -> JSONAnswer:
     values, files = await read_body(request)
     job = await run_in_threadpool(order, context, key, kind, values, received(files, file), token=token)
-    return JSONResponse(video_object(job))
+    return JSONAnswer(video_object(job))
 
 
 def received(files: dict[str, UploadFile], field: str) -> dict[str, Received]:

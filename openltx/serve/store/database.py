@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+import orjson
 from sqlalchemy import URL, Connection, Table, create_engine, event, make_url, select, text
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import ArgumentError, DatabaseError
@@ -33,7 +34,14 @@ class Database:
 
     def __init__(self, url: str, *, durable: bool = True) -> None:
         self._url = _with_driver(url)
-        self._engine = create_engine(self._url, pool_size=40, max_overflow=-1, pool_pre_ping=not self.is_local)
+        self._engine = create_engine(
+            self._url,
+            pool_size=40,
+            max_overflow=-1,
+            pool_pre_ping=not self.is_local,
+            json_serializer=lambda value: orjson.dumps(value).decode(),
+            json_deserializer=orjson.loads,
+        )
         if self.is_local:
             self._set_up_sqlite(durable)
 
@@ -102,7 +110,9 @@ class Database:
         @event.listens_for(self._engine, "begin")
         def _begin(connection: Connection) -> None:
             writes = connection.get_execution_options().get("writes", False)
-            connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+            driver = connection.connection.dbapi_connection
+            assert driver is not None
+            driver.execute("BEGIN IMMEDIATE" if writes else "BEGIN")  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def upsert(connection: Connection, table: Table, row: Mapping[str, Any], changes: Mapping[str, Any]) -> None:

@@ -14,7 +14,19 @@ from dataclasses import dataclass, fields
 from typing import Any, Literal, get_args
 from uuid import uuid4
 
-from sqlalchemy import ColumnElement, Connection, Row, delete, func, insert, select, update
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Connection,
+    Integer,
+    Row,
+    bindparam,
+    delete,
+    func,
+    insert,
+    select,
+    update,
+)
 
 from openltx.errors import ServeError
 from openltx.serve.settings import Limits
@@ -131,6 +143,18 @@ class Event:
 
 _COLUMNS = [jobs.c[field.name] for field in fields(Job)]
 
+# What is asked all the time, built once: building takes longer than reading.
+_OWNED = select(*_COLUMNS).where(jobs.c.owner == bindparam("owner"))
+_GET = _OWNED.where(jobs.c.id == bindparam("id"))
+_PAGE = _OWNED.limit(bindparam("limit", type_=Integer))
+_PAGE_UP = _PAGE.where(jobs.c.number > bindparam("place")).order_by(jobs.c.number.asc())
+_PAGE_DOWN = _PAGE.where(jobs.c.number < bindparam("place", type_=BigInteger)).order_by(jobs.c.number.desc())
+_EVENTS = (
+    select(events.c.number, events.c.at, events.c.kind, events.c.data)
+    .where((events.c.job == bindparam("job")) & (events.c.number > bindparam("after")))
+    .order_by(events.c.number)
+)
+
 
 def new_id(kind: str) -> str:
     """An identifier that cannot be guessed: ``video_`` or ``file-`` and 32 hexadecimal digits."""
@@ -184,7 +208,8 @@ class Jobs:
     def get(self, owner: str, job_id: str) -> Job | None:
         """A job of this owner."""
         with self._database.read() as connection:
-            return _find(connection, (jobs.c.id == job_id) & (jobs.c.owner == owner))
+            row = connection.execute(_GET, {"id": job_id, "owner": owner}).first()
+        return None if row is None else _job(row)
 
     def page(
         self, owner: str, *, after: str | None = None, limit: int = 20, ascending: bool = False
@@ -193,15 +218,15 @@ class Jobs:
 
         None if ``after`` is no job of theirs.
         """
-        mine = jobs.c.owner == owner
+        place = 0 if ascending else 2**62
         with self._database.read() as connection:
             if after is not None:
-                place = connection.scalar(select(jobs.c.number).where(mine & (jobs.c.id == after)))
+                mine = (jobs.c.owner == owner) & (jobs.c.id == after)
+                place = connection.scalar(select(jobs.c.number).where(mine))
                 if place is None:
                     return None
-                mine &= jobs.c.number > place if ascending else jobs.c.number < place
-            order = jobs.c.number.asc() if ascending else jobs.c.number.desc()
-            rows = connection.execute(select(*_COLUMNS).where(mine).order_by(order).limit(limit + 1)).all()
+            wanted = {"owner": owner, "place": place, "limit": limit + 1}
+            rows = connection.execute(_PAGE_UP if ascending else _PAGE_DOWN, wanted).all()
         return [_job(row) for row in rows[:limit]], len(rows) > limit
 
     def latest(self, model: str, count: int) -> list[Job]:
@@ -350,10 +375,8 @@ class Jobs:
 
     def events(self, job_id: str, after: int = 0) -> list[Event]:
         """What happened to a job since the event ``after``."""
-        chosen = select(events.c.number, events.c.at, events.c.kind, events.c.data)
-        chosen = chosen.where((events.c.job == job_id) & (events.c.number > after)).order_by(events.c.number)
         with self._database.read() as connection:
-            return [Event(**row._mapping) for row in connection.execute(chosen)]
+            return [Event(**row._mapping) for row in connection.execute(_EVENTS, {"job": job_id, "after": after})]
 
     def _require_room(self, connection: Connection, owner: str) -> None:
         waiting = jobs.c.status.in_(UNFINISHED)
