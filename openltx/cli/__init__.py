@@ -15,14 +15,11 @@ from cyclopts import App, CycloptsError, Group
 from openltx import __version__
 from openltx.errors import OpenLTXError
 
-_EXTRAS = {
-    "mujoco": "world",
-    "tensorboard": "train",
-    "skimage": "eval",
-    "cv2": "eval",
-    "transformers": "enhance",
-    "diffusers": "bench",
-} | dict.fromkeys(("fastapi", "uvicorn", "sqlalchemy", "pydantic", "prometheus_client"), "serve")
+_EXTRAS = (
+    {"mujoco": "world", "tensorboard": "train", "skimage": "eval", "cv2": "eval", "transformers": "enhance"}
+    | dict.fromkeys(("fastapi", "uvicorn", "sqlalchemy", "pydantic", "prometheus_client"), "serve")
+    | {"psycopg": "postgres", "ray": "ray", "diffusers": "bench"}
+)
 _PLACE_ERRORS = {
     errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST, errno.ENOTDIR, errno.EISDIR,
 }  # fmt: skip

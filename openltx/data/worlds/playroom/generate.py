@@ -1,6 +1,7 @@
 """Fill a folder with Playroom clips: several processes, resumable, the same files whatever the number of workers."""
 
 import multiprocessing
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
