@@ -184,8 +184,8 @@ def _start(tiny_checkpoint: Path) -> Iterator[Start]:
     started: list[Running] = []
     listeners: list[threading.Thread] = []
 
-    def start(data: Path, *flags: str, ready: bool = True) -> Running:
-        line = ["serve", str(tiny_checkpoint), "--port", "0", "--device", "cpu", "--threads", "1", "--data", str(data)]
+    def start(data: Path, *flags: str, ready: bool = True, port: int = 0) -> Running:
+        line = ["serve", str(tiny_checkpoint), "--port", str(port), "--device", "cpu", "--threads", "1", "--data", str(data)]
         process = subprocess.Popen(
             [sys.executable, "-m", "openltx", *line, "--precision", "float32", *flags],
             stderr=subprocess.PIPE,
