@@ -96,7 +96,7 @@ class Compose extends EventTarget {
     this.#seed.value = request.seed ?? "";
     this.size.value = request.size ?? null;
     for (const [name, setting] of Object.entries(this.#numbers)) {
-      if (typeof request[name] !== "object") setting.value = request[name] ?? null;
+      setting.value = typeof request[name] === "number" ? request[name] : null;
     }
   }
 

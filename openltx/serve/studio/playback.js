@@ -106,6 +106,7 @@ class Playback {
 
   /** The others to where the leader is, unless they are there. */
   #align() {
+    if (!this.isOn) return;
     for (const video of this.#videos.slice(1)) {
       const wanted = Math.min(this.#leader.currentTime, video.duration || 0);
       if (Math.abs(video.currentTime - wanted) > 1.5 / this.#fps) video.currentTime = wanted;
@@ -129,6 +130,7 @@ class Playback {
   }
 
   #showState() {
+    if (!this.isOn) return; // the last word of a video that is not shown any more
     const isPaused = this.#leader.paused;
     byId("play").querySelector("use").setAttribute("href", `/studio/icons.svg#${isPaused ? "play" : "pause"}`);
     byId("play").setAttribute("aria-label", isPaused ? "Play" : "Pause");

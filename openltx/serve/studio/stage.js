@@ -42,8 +42,8 @@ class Stage extends EventTarget {
 
   /** Show a job by its id; null shows none. */
   show(id) {
+    if (id !== this.#id) this.#other = null;
     this.#id = id;
-    if (this.#other === id || !id) this.#other = null;
     history.replaceState(null, "", id ? `#${id}` : location.pathname);
     this.#draw();
     this.dispatchEvent(new Event("change"));
@@ -90,7 +90,7 @@ class Stage extends EventTarget {
   }
 
   #empty() {
-    return h("div", { class: "empty" }, icon("film"), h("p", {}, "Your video appears here."),
+    return h("div", { class: "blank" }, icon("film"), h("p", {}, "Your video appears here."),
       h("p", { class: "note" }, "Drop a picture to start from it, or a video made by openltx to get its settings back."));
   }
 
@@ -110,7 +110,7 @@ class Stage extends EventTarget {
   }
 
   #ended(job) {
-    return h("div", { class: "empty" }, icon("warn"), h("p", {}, ENDS[job.status]), h("p", { class: "note" }, job.error?.message ?? ""));
+    return h("div", { class: "blank" }, icon("warn"), h("p", {}, ENDS[job.status]), h("p", { class: "note" }, job.error?.message ?? ""));
   }
 
   async #videos(...asked) {
@@ -157,7 +157,7 @@ class Stage extends EventTarget {
 
 /** A job's settings in words. */
 function facts(job) {
-  const rows = FACTS.map(([name, label]) => [label, word(job.request[name])]).filter(([, value]) => value);
+  const rows = FACTS.map(([name, label]) => [label, name === "stg" && !job.request[name] ? "" : word(job.request[name])]).filter(([, value]) => value);
   const taken = Object.entries(job.stages ?? {}).reduce((sum, [stage, seconds]) => sum + (stage === "queued" ? 0 : seconds), 0);
   if (taken) rows.push(["Made in", duration(taken)]);
   return h("dl", {}, rows.map(([label, value]) => h("div", {}, h("dt", {}, label), h("dd", {}, value))));

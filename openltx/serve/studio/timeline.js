@@ -223,14 +223,14 @@ class Timeline extends EventTarget {
     }
     agree(byId("handles"), this.#pins.map((pin) => pin.handle));
     agree(byId("pins"), this.#pins.map((pin) => pin.row));
-    this.#track.classList.toggle("empty", this.#pins.length === 0);
+    this.#track.classList.toggle("bare", this.#pins.length === 0);
   }
 
   #ticks() {
     const every = [8, 16, 24, 48, 96].find((step) => this.#frames / step <= 9) ?? 192;
     const ticks = [];
     for (let frame = 0; frame < this.#frames; frame += every) {
-      const tick = h("span", { class: "tick" }, `${number(frame / this.#fps, 1)} s`);
+      const tick = h("span", { class: "tick" }, String(frame));
       tick.style.left = `calc(${this.#left(frame)} + 1.5rem)`;
       ticks.push(tick);
     }
