@@ -97,7 +97,7 @@ class Stage extends EventTarget {
   #unfinished(job) {
     const image = jobs.preview(job.id);
     return h("div", { class: "forming" },
-      h("div", { class: "preview" }, image ? h("img", { src: image, alt: "Preview of the video so far" }) : ""),
+      h("div", { class: "preview" }, image && h("img", { src: image, alt: "Preview of the video so far" })),
       h("p", { class: "state" }), h("progress", { max: 100, value: job.progress, "aria-label": "Progress of this video" }),
       iconButton("cancel", "Cancel this video", () => cancel(job.id), { text: "Cancel" }));
   }

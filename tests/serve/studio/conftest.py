@@ -13,7 +13,7 @@ pytest.importorskip("playwright", reason="the studio's tests need playwright: pi
 
 from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 
-PATIENCE = 180_000  # milliseconds
+PATIENCE = 60_000  # milliseconds
 SLOW = {"steps": 200, "size": "256x256", "frames": 33}
 HARMLESS = "Failed to load resource"  # an answer of 400 and above, which the page puts into words
 
