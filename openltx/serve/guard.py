@@ -56,7 +56,7 @@ class Guard:
                 status, has_begun = message["status"], True
                 headers = MutableHeaders(raw=message.setdefault("headers", []))
                 for name, value in _HEADERS.items():
-                    headers.setdefault(name, value)
+                    headers[name] = value
                 headers.setdefault("Cache-Control", "no-store")
                 if status in (408, 413):  # the rest of the body is not read
                     headers["Connection"] = "close"

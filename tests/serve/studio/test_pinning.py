@@ -55,7 +55,7 @@ def test_pictures_are_pasted_clips_pinned_and_nonsense_refused_in_words(studio: 
     expect(page.get_by_role("slider", name="start.png")).to_have_attribute("aria-valuenow", "0")
     clip = tmp_path / "clip.mp4"
     write_video(clip, np.zeros((9, 32, 64, 3), np.uint8), 8.0)
-    studio.drop(clip, "video/mp4", "#track", 0.5)
+    studio.drop(clip, "video/mp4", "#track", 0.3)
     expect(page.get_by_role("slider", name="clip.mp4")).to_have_attribute("aria-valuenow", "8")
     expect(page.locator("#pins li").nth(1)).not_to_contain_text("uploading")
     nonsense = tmp_path / "nonsense.png"
