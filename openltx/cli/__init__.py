@@ -15,8 +15,10 @@ from cyclopts import App, CycloptsError, Group
 from openltx import __version__
 from openltx.errors import OpenLTXError
 
-_EXTRAS = {"mujoco": "world", "tensorboard": "train", "skimage": "eval", "transformers": "enhance"} | dict.fromkeys(
-    ("fastapi", "uvicorn", "sqlalchemy", "pydantic", "prometheus_client"), "serve"
+_EXTRAS = (
+    {"mujoco": "world", "tensorboard": "train", "skimage": "eval", "transformers": "enhance"}
+    | dict.fromkeys(("fastapi", "uvicorn", "sqlalchemy", "pydantic", "prometheus_client"), "serve")
+    | {"psycopg": "postgres", "ray": "ray"}
 )
 _PLACE_ERRORS = {
     errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST, errno.ENOTDIR, errno.EISDIR,

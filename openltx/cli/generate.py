@@ -1,18 +1,20 @@
 """``openltx generate``: its flags are the fields of ``GenerationRequest`` and of the other classes in its signature."""
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
+from rich.console import Console
 
 from openltx.cli.long import generate_in_windows, require_long_output
-from openltx.cli.model_flags import ModelFlags
 from openltx.cli.output import make, require_place_for
-from openltx.cli.two_pass import UpscalerFlags
 from openltx.pipelines.enhance import open_enhancer, with_enhanced_prompt
 from openltx.pipelines.generate import Generator
 from openltx.pipelines.request import GenerationRequest
 from openltx.pipelines.windows import Windows
+from openltx.recipes.opening import ModelFlags
+from openltx.recipes.upscaling import UpscalerFlags
 
 
 def generate(
@@ -23,7 +25,7 @@ def generate(
     output: Annotated[Path | None, Parameter(name=("--output", "-o"))] = None,
     contact_sheet: Path | None = None,
     enhance: str | None = None,
-    using: Annotated[ModelFlags | None, Parameter(name="*")] = None,
+    using: Annotated[ModelFlags | None, Parameter(name="*", consume_multiple=True, negative=())] = None,
     two_pass: Annotated[UpscalerFlags | None, Parameter(name="*", consume_multiple=True, negative_iterable="")] = None,
     windows: Annotated[Windows | None, Parameter(name="*")] = None,
 ) -> int:
@@ -50,7 +52,10 @@ def generate(
     choice.check(request)
     if enhance is not None:
         request = with_enhanced_prompt(request, open_enhancer(enhance), in_parts=windows is not None)
-    generator = choice.open()
+    with Console(stderr=True).status(f"Loading {choice.name} ..."):
+        generator = choice.open()
+    for note in choice.notes:
+        print(note, file=sys.stderr)
     if windows is not None:
         assert isinstance(generator, Generator), "windows and two passes were refused together"
         return generate_in_windows(generator, request, windows, output, contact_sheet)

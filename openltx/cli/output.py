@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from openltx.errors import MediaError
 from openltx.flow.solvers import Step
-from openltx.media.contact_sheet import contact_sheet, evenly_spaced
+from openltx.media.contact_sheet import ChosenFrames, contact_sheet, evenly_spaced
 from openltx.media.gradual import write_gradually
 from openltx.media.writers import require_writable
 from openltx.models.bundle import LTXModel
@@ -57,7 +57,7 @@ def make(
         sampled = _sample(generator, request, show)
         settings, model = sampled.request.settings(Sampling()), sampled.model
         path = path or free_name(sampled.request)
-        chosen = _Chosen(evenly_spaced(settings.frames, SHEET_COLUMNS) if sheet else [])
+        chosen = ChosenFrames(evenly_spaced(settings.frames, SHEET_COLUMNS) if sheet else [])
         bar.update(task, description="Decoding", completed=0, total=settings.frames)
 
         def pieces() -> Iterator[np.ndarray]:
@@ -108,18 +108,6 @@ def _sample(
         show(step)
     frames = generator.decode_stream(prepared, state)
     return _Sampled(request=prepared.request, model=generator.model, frames=frames)
-
-
-class _Chosen:
-    """Keeps the frames of some numbers from all that pass."""
-
-    def __init__(self, numbers: list[int]) -> None:
-        self._numbers, self._seen = set(numbers), 0
-        self.frames: list[np.ndarray] = []
-
-    def see(self, frames: np.ndarray) -> None:
-        self.frames += [frame for number, frame in enumerate(frames, self._seen) if number in self._numbers]
-        self._seen += len(frames)
 
 
 def say(line: str) -> None:

@@ -42,6 +42,20 @@ def evenly_spaced(num_frames: int, count: int) -> list[int]:
     return np.linspace(0, num_frames - 1, min(num_frames, count)).round().astype(int).tolist()
 
 
+class ChosenFrames:
+    """Keeps the frames of some numbers from all that pass."""
+
+    def __init__(self, numbers: Sequence[int]) -> None:
+        self._numbers, self._passed = set(numbers), 0
+        self.frames: list[UInt8[np.ndarray, "H W 3"]] = []
+
+    def see(self, frames: UInt8[np.ndarray, "F H W 3"]) -> UInt8[np.ndarray, "F H W 3"]:
+        """The frames themselves, which come next in the video."""
+        self.frames += [frame for number, frame in enumerate(frames, self._passed) if number in self._numbers]
+        self._passed += len(frames)
+        return frames
+
+
 def _strip(frames: UInt8[np.ndarray, "F H W 3"], columns: int, cell: int) -> Image.Image:
     scale = cell / max(frames.shape[1:3])
     height, width = (max(round(side * scale), 1) for side in frames.shape[1:3])

@@ -150,6 +150,11 @@ class TwoPassGenerator:
         self.first = Generator(replace(model, text=text))
         self.second = Generator(replace(second, vae=model.vae, text=_text_of_second(text, second)))
 
+    @property
+    def model(self) -> LTXModel:
+        """The first pass's model, under whose name the video goes."""
+        return self.first.model
+
     def __call__(
         self,
         request: GenerationRequest,
@@ -226,12 +231,12 @@ class TwoPassGenerator:
                 f"{self.upscaler.network.config.enlarges}. Use a spatial one, or give the video that is to be enlarged."
             )
         framing = settings.shape.padded()
-        width, height = (self._first_side(side) for side in (framing.width, framing.height))
+        width, height = (first_side(side, self.passes) for side in (framing.width, framing.height))
         request = replace(request, size=f"{settings.width}x{settings.height}", frames=settings.frames, fps=settings.fps)
         return Plan(
             request=request,
             framing=framing,
-            first=self.first.resolve(self._first_request(request, width, height)),
+            first=self.first.resolve(first_request(request, self.passes, width, height)),
             second=self._second_request(request, 2 * width, 2 * height),
         )
 
@@ -286,30 +291,9 @@ class TwoPassGenerator:
             second=self._second_request(request, worked.width, worked.height),
         )
 
-    def _first_side(self, side: int) -> int:
-        """A side of the first pass's video."""
-        first = int(side * self.passes.downscale) // 32 * 32
-        if first == 0:
-            raise RequestError(
-                f"{side} pixels times {self.passes.downscale:.3g} leave the first pass less than 32. Ask for a video "
-                f"of at least {32 * math.ceil(1 / self.passes.downscale)} pixels a side, for a larger downscale, or "
-                "for one pass."
-            )
-        return first
-
-    def _first_request(self, request: GenerationRequest, width: int, height: int) -> GenerationRequest:
-        partial = request.times is not None and request.times[0] < 1
-        request = replace(request, skip_initial=None, times=None if partial else request.times)
-        request = _with_settings(request, self.passes.first)
-        # it is not decoded, so its sampler goes to 0
-        return replace(request, size=f"{width}x{height}", last_step="renoise", decode_timestep=None)
-
     def _second_request(self, request: GenerationRequest, width: int, height: int) -> GenerationRequest:
-        whole = request.times is not None and request.times[0] == 1
-        own = _with_settings(replace(request, times=None if whole else request.times), self.passes.second)
-        own = _starting_later(own, Sampling(**as_tuples(self.second.model.sampling)))
-        own = replace(own, size=f"{width}x{height}", video=None, seed=derived_seed(request.seed or 0, "second pass"))
-        return self.second.resolve(own, has_latents=True)
+        defaults = Sampling(**as_tuples(self.second.model.sampling))
+        return self.second.resolve(second_request(request, self.passes, defaults, width, height), has_latents=True)
 
     def _read_prompts(self, plan: Plan) -> None:
         """Have all that the passes will ask for encoded at once."""
@@ -330,6 +314,36 @@ class TwoPassGenerator:
             "second_model": second.name,
             "second_fingerprint": second.fingerprint,
         }
+
+
+def first_side(side: int, passes: TwoPass) -> int:
+    """A side of the first pass's video; raises ``RequestError`` if nothing is left of it."""
+    first = int(side * passes.downscale) // 32 * 32
+    if first == 0:
+        raise RequestError(
+            f"{side} pixels times {passes.downscale:.3g} leave the first pass less than 32. Ask for a video of at least "
+            f"{32 * math.ceil(1 / passes.downscale)} pixels a side, for a larger downscale, or for one pass."
+        )
+    return first
+
+
+def first_request(request: GenerationRequest, passes: TwoPass, width: int, height: int) -> GenerationRequest:
+    """What the first pass is asked for, its model's settings still open."""
+    partial = request.times is not None and request.times[0] < 1
+    request = replace(request, skip_initial=None, times=None if partial else request.times)
+    request = _with_settings(request, passes.first)
+    # it is not decoded, so its sampler goes to 0
+    return replace(request, size=f"{width}x{height}", last_step="renoise", decode_timestep=None)
+
+
+def second_request(
+    request: GenerationRequest, passes: TwoPass, defaults: Sampling, width: int, height: int
+) -> GenerationRequest:
+    """What the second pass is asked for; ``defaults`` are its model's settings."""
+    whole = request.times is not None and request.times[0] == 1
+    own = _with_settings(replace(request, times=None if whole else request.times), passes.second)
+    own = _starting_later(own, defaults)
+    return replace(own, size=f"{width}x{height}", video=None, seed=derived_seed(request.seed or 0, "second pass"))
 
 
 def _with_settings(request: GenerationRequest, settings: Mapping[str, Any]) -> GenerationRequest:

@@ -12,11 +12,11 @@ import multiprocessing
 import resource
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from jaxtyping import UInt8
@@ -24,6 +24,7 @@ from jaxtyping import UInt8
 from openltx.errors import MediaError, OpenLTXError
 from openltx.serve.settings import Limits
 
+_METADATA_CHARACTERS = 100_000
 CLIP_CRF = 8  # visually lossless: what is made of a clip is as good as the clip
 _SIGNATURES: tuple[tuple[int, bytes, str], ...] = (
     (0, b"\x89PNG\r\n\x1a\n", "PNG"),
@@ -36,6 +37,8 @@ _SIGNATURES: tuple[tuple[int, bytes, str], ...] = (
 )
 _PICTURES = ("PNG", "JPEG", "GIF", "WEBP")
 _POSSIBLE = "Possible are PNG, JPEG, WebP and GIF, and MP4, WebM, Matroska and AVI."
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,8 +62,15 @@ class Decoder:
 
     def __call__(self, source: Path) -> Decoded:
         """Make a clean copy of ``source`` beside it; raises ``MediaError`` with what is wrong with it."""
+        return self._apart(_clean_copy, source)
+
+    def metadata(self, source: Path) -> dict[str, str]:
+        """What openltx wrote into a file that it made; empty for others. Raises ``MediaError``."""
+        return self._apart(_metadata, source)
+
+    def _apart(self, work: Callable[[Path, Limits], T], source: Path) -> T:
         receiver, sender = self._context.Pipe(duplex=False)
-        process = self._context.Process(target=_decode, args=(source, self._limits, sender), daemon=True)
+        process = self._context.Process(target=_decode, args=(work, source, self._limits, sender), daemon=True)
         process.start()
         sender.close()
         try:
@@ -78,22 +88,26 @@ class Decoder:
             process.kill()
             process.join()
             receiver.close()
-        if isinstance(answer, Decoded):
-            return answer
-        raise MediaError(answer)
+        if isinstance(answer, _Complaint):
+            raise MediaError(str(answer))
+        return answer
 
 
-def _decode(source: Path, limits: Limits, sender: Connection) -> None:
-    """The child process: limit itself, decode, and send a ``Decoded`` or a message."""
+class _Complaint(str):
+    """What is wrong with a file."""
+
+
+def _decode(work: Callable[[Path, Limits], Any], source: Path, limits: Limits, sender: Connection) -> None:
+    """The child process: limit itself, work, and send what came of it or a complaint."""
     _limit_this_process(limits)
     try:
-        sender.send(_clean_copy(source, limits))
+        sender.send(work(source, limits))
     except MemoryError:
-        sender.send("The file needs more memory than one upload may have. Send a smaller one.")
+        sender.send(_Complaint("The file needs more memory than one upload may have. Send a smaller one."))
     except OpenLTXError as error:
-        sender.send(str(error).replace(str(source), "The file").replace(f"{source.parent}/", ""))
+        sender.send(_Complaint(str(error).replace(str(source), "The file").replace(f"{source.parent}/", "")))
     except (OSError, ValueError, SyntaxError, EOFError, ArithmeticError, LookupError, TypeError) as error:
-        sender.send(f"The file cannot be decoded ({type(error).__name__}). Is it whole? {_POSSIBLE}")
+        sender.send(_Complaint(f"The file cannot be decoded ({type(error).__name__}). Is it whole? {_POSSIBLE}"))
 
 
 def _limit_this_process(limits: Limits) -> None:
@@ -113,12 +127,41 @@ def _limit_this_process(limits: Limits) -> None:
         resource.setrlimit(kind, (limit, limit))
 
 
-def _clean_copy(source: Path, limits: Limits) -> Decoded:
+def _kind_of(source: Path) -> str:
+    """What a file is by its first bytes: a format of Pillow's, or a container of PyAV's."""
     with source.open("rb") as file:
         head = file.read(16)
     kind = next((name for at, mark, name in _SIGNATURES if head[at : at + len(mark)] == mark), None)
     if kind is None:
         raise MediaError(f"This is no picture and no video that can be read. {_POSSIBLE}")
+    return kind
+
+
+def _metadata(source: Path, limits: Limits) -> dict[str, str]:
+    from openltx.media.io import open_stream, read_metadata
+    from openltx.media.metadata import KEY, unpack
+
+    kind = _kind_of(source)
+    if kind not in _PICTURES:
+        with open_stream(source, kind) as (container, _):
+            found = unpack(container.metadata.get(KEY), container.metadata.get("comment"))
+    elif kind == "JPEG":
+        found = {}
+    else:
+        _check_picture(source, kind, limits)
+        found = read_metadata(_renamed(source, kind))
+    if sum(map(len, found.values())) > _METADATA_CHARACTERS:
+        raise MediaError("The file says more of itself than openltx ever writes.")
+    return found
+
+
+def _renamed(source: Path, kind: str) -> Path:
+    """The file under a suffix that says what it is."""
+    return source.rename(source.with_name(f"picture.{kind.lower()}"))
+
+
+def _clean_copy(source: Path, limits: Limits) -> Decoded:
+    kind = _kind_of(source)
     if kind not in _PICTURES:
         return _clip(source, limits, kind)
     num_frames = _check_picture(source, kind, limits)
@@ -151,9 +194,7 @@ def _picture(source: Path) -> Decoded:
 def _animation(source: Path, kind: str, limits: Limits) -> Decoded:
     from openltx.media.io import read_video
 
-    named = source.with_name(f"animation.{kind.lower()}")  # whose suffix says that it is read as an animation
-    source.rename(named)
-    frames, fps = read_video(named)
+    frames, fps = read_video(_renamed(source, kind))
     return _write_clip(source, ((index, frame) for index, frame in enumerate(frames)), fps, limits)
 
 

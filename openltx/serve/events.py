@@ -35,7 +35,7 @@ async def stream(context: Context, owner: str, job_id: str, after: int) -> Async
 async def _follow(context: Context, owner: str, job_id: str, after: int) -> AsyncIterator[str]:
     spoke = time.monotonic()
     while not context.stopping.is_set():
-        job, happened = await run_in_threadpool(_look, context, owner, job_id, after)
+        job, happened = await context.look(_look, context, owner, job_id, after)
         if job is None:
             yield _message("deleted", {"id": job_id})
             return

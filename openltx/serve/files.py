@@ -1,6 +1,7 @@
 """A server's folder of files. No name in it comes from a client.
 
-    server.db lock          the database; who holds the lock is the one server of this folder
+    server.db lock          the database; who holds the lock is the one server of this folder. Servers that share a
+                            database share the folder, too, and the lock
     jobs/ID/                video.mp4 thumbnail.webp spritesheet.jpg preview.jpg, and inputs/, what the job was given
     uploads/                decoded uploads: ID.png or ID.mp4
     scratch/                what is being received or made
@@ -14,6 +15,7 @@ leftovers only where it may delete them.
 import fcntl
 import os
 import shutil
+import time
 from collections.abc import Iterator, Set
 from contextlib import contextmanager
 from pathlib import Path
@@ -51,11 +53,11 @@ class Files:
             ) from error
 
     @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Be the only server of this folder; raises ``ServeError`` if there is one already."""
+    def locked(self, *, shared: bool = False) -> Iterator[None]:
+        """Be the only server of this folder, or one of several; raises ``ServeError`` if another forbids it."""
         with (self.root / "lock").open("w") as lock:
             try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(lock, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
             except OSError:
                 raise ServeError(
                     f"Another server uses {self.root} already. Stop it, or choose another folder with --data."
@@ -124,21 +126,19 @@ class Files:
         for kind in SUFFIXES:
             self.upload(upload_id, kind).unlink(missing_ok=True)
 
-    def sweep(self, jobs: Set[str], uploads: Set[str]) -> list[str]:
-        """Delete everything that belongs to no job and no upload; only while nobody else works here."""
+    def sweep(self, jobs: Set[str], uploads: Set[str], untouched: float = 0.0) -> list[str]:
+        """Delete everything that belongs to no job and no upload, and has not been touched for so many seconds.
+
+        0 is for when nobody else works here.
+        """
+        before = time.time() - untouched
         swept = []
-        for name in ("scratch", "trash"):
+        for name, known in (("scratch", set()), ("trash", set()), ("jobs", jobs), ("uploads", uploads)):
             for path in (self.root / name).iterdir():
+                if path.stem in known or (untouched and _is_newer(path, before)):
+                    continue
                 swept.append(f"{name}/{path.name}")
-                _remove(path)
-        for path in (self.root / "jobs").iterdir():
-            if path.name not in jobs:
-                swept.append(f"jobs/{path.name}")
-                self._discard(path)
-        for path in (self.root / "uploads").iterdir():
-            if path.stem not in uploads:
-                swept.append(f"uploads/{path.name}")
-                path.unlink()
+                _remove(path) if name in ("scratch", "trash") else self._discard(path)
         return swept
 
     def _discard(self, path: Path) -> None:
@@ -148,6 +148,14 @@ class Files:
         except FileNotFoundError:
             return
         _remove(grave)
+
+
+def _is_newer(path: Path, then: float) -> bool:
+    """Whether a file was touched after ``then``; one that somebody else has deleted counts as such."""
+    try:
+        return path.stat().st_mtime > then
+    except FileNotFoundError:
+        return True
 
 
 def _remove(path: Path) -> None:

@@ -5,21 +5,28 @@ worker, ``DroppedError`` is raised and nothing is left of the work; so is ``Stop
 """
 
 import json
+import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import UInt8
 
-from openltx.flow.path import TokenState
+from openltx.errors import OpenLTXError
 from openltx.flow.solvers import Step
-from openltx.pipelines.generate import Generator, Prepared, Video
-from openltx.pipelines.request import GenerationRequest
+from openltx.geometry import LatentShape
+from openltx.media.contact_sheet import ChosenFrames, evenly_spaced
+from openltx.media.gradual import write_gradually
+from openltx.media.stream import stream_video
+from openltx.media.transforms import resize_cover
+from openltx.pipelines.generate import Generator, embedded
+from openltx.pipelines.request import GenerationRequest, Sampling
+from openltx.pipelines.two_pass import TwoPassGenerator
 from openltx.serve.files import PREVIEW, VARIANTS, Files
-from openltx.serve.pictures import preview, spritesheet, thumbnail
-from openltx.serve.schema import UPLOAD_FIELDS
+from openltx.serve.pictures import SPRITES, preview, spritesheet, thumbnail
+from openltx.serve.schema import UPLOAD_FIELDS, split_keyframe
 from openltx.serve.store.jobs import Job, Jobs, Stage
 
 PREVIEW_SHARE = 0.1
@@ -50,10 +57,25 @@ class Clock:
         self.since = now
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Sampled:
+    """A video that is sampled; its frames are decoded as they are asked for."""
+
+    request: GenerationRequest
+    frames: Iterator[UInt8[np.ndarray, "F H W 3"]]
+    details: Mapping[str, str] = field(default_factory=dict)
+
+
 class Maker:
     """Makes the videos of jobs with one loaded model."""
 
-    def __init__(self, generator: Generator, jobs: Jobs, files: Files, is_stopping: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        generator: Generator | TwoPassGenerator,
+        jobs: Jobs,
+        files: Files,
+        is_stopping: Callable[[], bool],
+    ) -> None:
         self._generator = generator
         self._jobs = jobs
         self._files = files
@@ -66,29 +88,57 @@ class Maker:
         """
         clock = Clock({"queued": round((job.started_at or job.created_at) - job.created_at, 4)})
         self._report(job, "prepare")
-        prepared = self._generator.prepare(self._request(job))
-        clock.end("prepare")
-        settings = prepared.settings
-        size = f"{settings.frames} frames of {settings.width}x{settings.height}"
-        self._log(job, f"{size}, seed {prepared.request.seed}; prepared in {clock.seconds['prepare']:.2f} s")
-        state = self._sample(job, prepared)
+        sampled = self._sampled(job, self._request(job), clock)
         clock.end("sample")
         self._log(job, f"sampled in {clock.seconds['sample']:.2f} s")
         self._report(job, "decode", progress=90)
-        frames = self._decode(job, prepared, state)
+        frames = self._decoded(job, sampled)
         clock.end("decode")
         self._log(job, f"decoded in {clock.seconds['decode']:.2f} s")
         self._report(job, "write", progress=98)
-        video = Video(
-            frames=frames,
-            fps=prepared.settings.fps,
-            request=_without_places(prepared.request, job),
-            model=self._generator.model.name,
-            fingerprint=self._generator.model.fingerprint,
-            seconds_taken=sum(clock.seconds.values()) - clock.seconds["queued"],
-        )
-        self._write(job, video, clock)
+        self._write(job, sampled, frames, clock)
         return clock.seconds
+
+    def shown(self, job: Job, error: OpenLTXError) -> str:
+        """What is wrong, without places on the disk."""
+        return str(error).replace(f"{self._files.job(job.id) / 'inputs'}{os.sep}", "")
+
+    def _sampled(self, job: Job, request: GenerationRequest, clock: Clock) -> _Sampled:
+        """One pass or two, up to the frames."""
+        generator = self._generator
+        if isinstance(generator, TwoPassGenerator):
+            return self._in_two_passes(job, generator, request, clock)
+        prepared = generator.prepare(request)
+        self._prepared(job, prepared.request, clock)
+        tell, state = self._teller(job), prepared.state
+        for step in generator.sample(prepared):
+            state = step.state
+            tell(step, prepared.grid)
+        return _Sampled(request=prepared.request, frames=generator.decode_stream(prepared, state))
+
+    def _in_two_passes(
+        self, job: Job, generator: TwoPassGenerator, request: GenerationRequest, clock: Clock
+    ) -> _Sampled:
+        plan = generator.plan(request)
+        self._prepared(job, plan.request, clock)
+        tell, first = self._teller(job), plan.first
+        steps_of_first = 0 if first is None else generator.first.num_steps(first)
+
+        def told(step: Step) -> None:
+            now = plan.second if first is None or step.index >= steps_of_first else first
+            tell(step, now.settings(Sampling()).shape.padded().latent())
+
+        plan, prepared, state = generator.sampled(plan.request, told)
+        return _Sampled(
+            request=plan.request,
+            frames=generator.decode_stream(plan, prepared, state),
+            details=generator.details(plan),
+        )
+
+    def _prepared(self, job: Job, request: GenerationRequest, clock: Clock) -> None:
+        clock.end("prepare")
+        size = f"{request.frames} frames of {request.size}"
+        self._log(job, f"{size}, seed {request.seed}; prepared in {clock.seconds['prepare']:.2f} s")
 
     def _request(self, job: Job) -> GenerationRequest:
         """What the client asked for, with the places of files in place of their identifiers."""
@@ -101,46 +151,67 @@ class Maker:
     def _place(self, job: Job, name: str) -> Path:
         return self._files.input(job.id, str(name))
 
-    def _sample(self, job: Job, prepared: Prepared) -> TokenState:
-        """The solver's steps, each with its word to the store; gives the last state."""
-        state, started, previewing, last = prepared.state, time.perf_counter(), 0.0, float("-inf")
-        for step in self._generator.sample(prepared):
-            state, done = step.state, step.index + 1
+    def _teller(self, job: Job) -> Callable[[Step, LatentShape], None]:
+        """What is called after each step: a word to the store, and now and then a picture."""
+        started, previewing, last = time.perf_counter(), 0.0, float("-inf")
+
+        def tell(step: Step, grid: LatentShape) -> None:
+            nonlocal previewing, last
+            done = step.index + 1
             self._report(job, "sample", step=done, steps=step.total, progress=2 + 86 * done // step.total)
             now = time.perf_counter()
             is_cheap = previewing <= PREVIEW_SHARE * (now - started)
             if done < step.total and is_cheap and now - last >= PREVIEW_PAUSE:
-                self._show(job, prepared, step)
+                self._show(job, step, grid)
                 last = time.perf_counter()
                 previewing += last - now
-        return state
 
-    def _decode(self, job: Job, prepared: Prepared, state: TokenState) -> UInt8[np.ndarray, "F H W 3"]:
+        return tell
+
+    def _decoded(self, job: Job, sampled: _Sampled) -> UInt8[np.ndarray, "F H W 3"]:
         """All frames; a long video comes in pieces, with a word to the store after each."""
         pieces = []
-        for piece in self._generator.decode_stream(prepared, state):
+        for piece in sampled.frames:
             pieces.append(piece)
             self._report(job, "decode", progress=90)
         return np.concatenate(pieces)
 
-    def _show(self, job: Job, prepared: Prepared, step: Step) -> None:
-        image = preview(self._generator.model.vae, prepared, step)
+    def _show(self, job: Job, step: Step, grid: LatentShape) -> None:
+        image = preview(self._generator.model.vae, step, grid)
         with self._files.scratch() as folder:
             image.save(folder / PREVIEW, quality=80)
             self._hand_over(folder, job)
         if not self._jobs.note(job, "preview", {"step": step.index + 1, "steps": step.total}):
             raise DroppedError
 
-    def _write(self, job: Job, video: Video, clock: Clock) -> None:
+    def _write(self, job: Job, sampled: _Sampled, frames: UInt8[np.ndarray, "F H W 3"], clock: Clock) -> None:
+        request, model, continued = _without_places(sampled.request, job), self._generator.model, job.continues
+        before = 0 if continued is None else continued.frames
+        fresh = frames if continued is None else frames[continued.overlap :]
+        sprites = ChosenFrames(evenly_spaced(before + len(fresh), SPRITES))
+        _, height, width, _ = frames.shape
+
+        def pieces() -> Iterator[UInt8[np.ndarray, "F H W 3"]]:
+            if continued is not None:
+                for _, frame in stream_video(self._place(job, continued.file)):
+                    assert frame is not None
+                    yield sprites.see(resize_cover(frame, height, width)[None])
+            yield sprites.see(fresh)
+
+        def metadata() -> Mapping[str, str]:
+            seconds = sum(clock.seconds.values()) - clock.seconds["queued"]
+            extends = {} if continued is None else {"extends": json.dumps(job.extends)}
+            details = {**sampled.details, **extends}
+            return embedded(request, model.name, model.fingerprint, seconds, model.loras, details)
+
         with self._files.scratch() as folder:
             names = {variant: folder / name for variant, (name, _) in VARIANTS.items()}
-            video.save(names["video"])
-            thumbnail(video.frames).save(names["thumbnail"], quality=85)
-            spritesheet(video.frames).save(names["spritesheet"], quality=85)
+            write_gradually(names["video"], pieces(), request.settings(Sampling()).fps, metadata)
+            thumbnail(fresh).save(names["thumbnail"], quality=85)
+            spritesheet(np.stack(sprites.frames)).save(names["spritesheet"], quality=85)
             size = self._hand_over(folder, job)
         clock.end("write")
-        _, height, width, _ = video.frames.shape
-        resolved = json.loads(video.request.to_json())
+        resolved = json.loads(request.to_json())
         if not self._jobs.finish(
             job, resolved=resolved, stages=clock.seconds, size=f"{width}x{height}", bytes=job.bytes + size
         ):
@@ -164,9 +235,9 @@ class Maker:
 
 
 def _moved(keyframe: str, place: Callable[[str], Path]) -> str:
-    """ID@FRAME:STRENGTH with the place of the file instead of its identifier."""
-    name, separator, rest = keyframe.partition("@")
-    return f"{place(name)}{separator}{rest}"
+    """A keyframe with the place of the file instead of its identifier."""
+    name, rest = split_keyframe(keyframe)
+    return f"{place(name)}{rest}"
 
 
 def _without_places(request: GenerationRequest, job: Job) -> GenerationRequest:

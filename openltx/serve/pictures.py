@@ -10,11 +10,10 @@ from PIL import Image
 from torch import Tensor
 
 from openltx.flow.solvers import Step
-from openltx.geometry import unpatchify
+from openltx.geometry import LatentShape, unpatchify
 from openltx.media.contact_sheet import evenly_spaced
 from openltx.media.transforms import to_frames
 from openltx.models.vae.autoencoder import VideoAutoencoder
-from openltx.pipelines.generate import Prepared
 
 PREVIEW_CELLS = 96  # a preview is decoded from at most so many latent cells: 256x384 pixels
 PREVIEW_SIDE = 384
@@ -24,15 +23,15 @@ SPRITES = 16
 
 
 @torch.inference_mode()
-def preview(vae: VideoAutoencoder, prepared: Prepared, step: Step) -> Image.Image:
+def preview(vae: VideoAutoencoder, step: Step, grid: LatentShape) -> Image.Image:
     """The middle of the video as the sampler expects it now: its estimate of x_0, one latent frame, decoded small.
 
     A lone latent frame decodes to a single picture. Large ones are reduced before that, which the decoder takes well
     enough for a glance.
     """
     tokens = replace(step.state, tokens=step.clean).targets
-    latents = unpatchify(tokens[:1], prepared.grid)
-    middle = _reduced(latents[:, :, prepared.grid.frames // 2])[:, :, None].to(next(vae.parameters()).dtype)
+    latents = unpatchify(tokens[:1], grid)
+    middle = _reduced(latents[:, :, grid.frames // 2])[:, :, None].to(next(vae.parameters()).dtype)
     t = 0.05 if vae.config.timestep_conditioning else None
     frames = to_frames(vae.decode(middle, t, 0.0)[0].float())
     return _within(frames[0], PREVIEW_SIDE)

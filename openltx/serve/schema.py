@@ -9,6 +9,7 @@ that is new to the request cannot open a way to the disk. And sizes off the grid
 import ast
 import inspect
 import itertools
+import re
 import textwrap
 from collections.abc import Mapping
 from dataclasses import MISSING, Field, fields
@@ -24,13 +25,18 @@ from openltx.serve.settings import Limits
 
 UPLOAD_FIELDS = ("image", "video", "mask", "reference")
 """The fields of ``GenerationRequest`` that name a file."""
+NAMES_FILES = (*UPLOAD_FIELDS, "keyframes")
 
 FILE_ID = r"(?:file-|video_)[0-9a-f]{32}"
 _TEXTS = ("prompt", "negative", "size")  # free text that is never a path
 _NOT_OFFERED = ("prompt_embeds", "original_prompt")  # a file of its own kind, and what only a finished video says
 _MOST_FPS = 1000
 _LEAST_FPS = 0.1
-_KEYFRAME = rf"{FILE_ID}@-?\d{{1,6}}(?::\d*\.?\d{{1,6}})?"
+_KEYFRAME = rf"{FILE_ID}(?:\[(?:-?\d{{1,6}})?:(?:-?\d{{1,6}})?\])?@-?\d{{1,6}}(?::\d*\.?\d{{1,6}})?"
+STAND_IN = "file-" + 32 * "0"
+"""The identifier of a file that is only known to come."""
+OVERLAP = 25
+"""Frames at the end of a video from which it is continued, unless the client says otherwise: as few as show motion."""
 
 FileId = Annotated[str, StringConstraints(pattern=rf"^{FILE_ID}$", max_length=40)]
 KeyframeText = Annotated[str, StringConstraints(pattern=rf"^{_KEYFRAME}$", max_length=64)]
@@ -45,6 +51,37 @@ class InputReference(BaseModel):
 
     file_id: FileId | None = None
     image_url: str | None = Described(None, description="data:image/png;base64,...; other addresses are not fetched.")
+
+
+class VideoReference(BaseModel):
+    """A finished video or an uploaded clip."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    id: FileId
+
+
+class Condition(BaseModel):
+    """A picture or clip that the video shows at a frame."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    file_id: FileId | None = Described(None, description="An upload, or a finished video.")
+    image_url: str | None = Described(None, description="A picture as data:image/png;base64,...")
+    frame: int = Described(
+        0, ge=-999_999, le=999_999, description="Where it is shown; -1 is the last frame. A clip: a multiple of 8."
+    )
+    strength: float = Described(1.0, gt=0, le=1, description="How firmly the video is held to it.")
+    first: int | None = Described(
+        None, ge=-999_999, le=999_999, description="A clip's first frame; -25: 25 from its end."
+    )
+    end: int | None = Described(None, ge=-999_999, le=999_999, description="The frame behind a clip's last one.")
+
+    def keyframe(self, file_id: str) -> str:
+        """The same in one word, as ``GenerationRequest.keyframes`` has it."""
+        first, end = ("" if edge is None else str(edge) for edge in (self.first, self.end))
+        part = f"[{first}:{end}]" if first or end else ""
+        return f"{file_id}{part}@{self.frame}:{self.strength:.6f}".rstrip("0").rstrip(".")
 
 
 def _positive_seconds(text: str) -> str:
@@ -66,6 +103,9 @@ class _OpenAI(BaseModel):
     input_reference: InputReference | None = Described(
         None, description="A picture that the video starts from, in place of image. In a form: the file itself."
     )
+    conditioning: tuple[Condition, ...] = Described(
+        (), max_length=64, description="Pictures and clips at any frame of the video; the same as keyframes, in fields."
+    )
     priority: int = Described(
         0, ge=-100, le=100, description="Which of your own waiting jobs comes first: the highest."
     )
@@ -76,7 +116,7 @@ def generation_fields() -> list[Field]:
     hints = get_type_hints(GenerationRequest)
 
     def is_safe(field: Field) -> bool:
-        if field.name in (*UPLOAD_FIELDS, *_TEXTS, "keyframes"):
+        if field.name in (*NAMES_FILES, *_TEXTS):
             return True
         return not {str, Path} & set(_leaves(hints[field.name]))
 
@@ -125,6 +165,21 @@ def _docstrings(owner: type) -> dict[str, str]:
 VideoRequest = _video_body()
 """The body of POST /v1/videos."""
 
+_SOURCE: dict[str, Any] = {
+    "video": (VideoReference | FileId | None, Described(None, description="The video; in a form also the file itself."))
+}
+
+ExtensionRequest = create_model(
+    "ExtensionRequest",
+    __base__=VideoRequest,
+    **_SOURCE,
+    overlap=(int, Described(OVERLAP, ge=1, le=10_000, description="Frames of its end from which it goes on, 8k+1.")),
+)
+"""The body of POST /v1/videos/extensions; ``seconds`` are those of the new part."""
+
+EditRequest = create_model("EditRequest", __base__=VideoRequest, **_SOURCE)
+"""The body of POST /v1/videos/edits."""
+
 
 def wishes(body: BaseModel) -> dict[str, Any]:
     """The fields of ``GenerationRequest`` in a body, as far as the client set them; JSON's types."""
@@ -166,4 +221,11 @@ def require_within(request: GenerationRequest, defaults: Sampling, limits: Limit
 def inputs_of(request: GenerationRequest) -> set[str]:
     """The identifiers of all files that a request looks at."""
     named = {str(getattr(request, name)) for name in UPLOAD_FIELDS if getattr(request, name)}
-    return named | {keyframe.partition("@")[0] for keyframe in request.keyframes}
+    return named | {split_keyframe(keyframe)[0] for keyframe in request.keyframes}
+
+
+def split_keyframe(keyframe: str) -> tuple[str, str]:
+    """The identifier of a keyframe's file, and the rest of the word."""
+    match = re.match(FILE_ID, keyframe)
+    assert match is not None, "the schema lets no other file pass"
+    return match[0], keyframe[match.end() :]

@@ -26,9 +26,9 @@ def serve(settings: ServerSettings) -> None:
     log_as_json()
     context = Context.open(settings)
     try:
-        with context.files.locked():
-            _require_keys_outside(context)
-            listener = _listen(settings)
+        with context.files.locked(shared=settings.is_shared):
+            require_keys_outside(context)
+            listener = listen(settings)
             with listener:
                 _run(context, listener)
     finally:
@@ -114,7 +114,7 @@ def _protocol(header_seconds: float) -> type[H11Protocol]:
     return Protocol
 
 
-def _listen(settings: ServerSettings) -> socket.socket:
+def listen(settings: ServerSettings) -> socket.socket:
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     listener = socket.socket(family)
     try:
@@ -128,7 +128,7 @@ def _listen(settings: ServerSettings) -> socket.socket:
     return listener
 
 
-def _require_keys_outside(context: Context) -> None:
+def require_keys_outside(context: Context) -> None:
     """Raise ``ServeError`` for a server that everybody in the network could use."""
     if context.settings.host not in LOOPBACK and not context.keys.all():
         raise ServeError(

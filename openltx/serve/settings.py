@@ -4,8 +4,13 @@ import json
 import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any, TypeVar, get_type_hints
 
-from openltx.pipelines.residency import Device, Precision
+from openltx.pipelines.request import as_tuples
+from openltx.recipes.opening import Choice, ModelFlags
+from openltx.recipes.upscaling import UpscalerFlags
+
+Flags = TypeVar("Flags", ModelFlags, UpscalerFlags)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,6 +25,8 @@ class Limits:
     """Frames of a generated video."""
     video_pixels: int = 257 * 1216 * 704
     """Width times height times frames of a generated video."""
+    extended_frames: int = 2000
+    """Frames of a video with all that it continues."""
     steps: int = 200
     """Denoising steps of a generated video."""
     prompt_characters: int = 8000
@@ -56,6 +63,8 @@ class Limits:
     """How long after that a job is still listed."""
     crashes: int = 3
     """A job that the worker dies of so often is given up."""
+    lost_seconds: float = 15.0
+    """A worker of another server without a sign of life for so long has been lost; its job runs again."""
     hang_seconds: float = 60.0
     """A worker without a sign of life for so long is ended and started again."""
 
@@ -65,30 +74,61 @@ class ServerSettings:
     """Everything that ``openltx serve`` is told, for the web process and, as JSON, for the worker."""
 
     data: Path
-    """The folder of the database and of all files."""
-    model: str = "playroom"
+    """The folder of all files, and of the database if there is no other; one that all servers of a database share."""
     host: str = "127.0.0.1"
     port: int = 8000
-    device: Device = "auto"
-    precision: Precision = "auto"
+    using: ModelFlags = field(default_factory=ModelFlags)
+    """The model, and how the worker loads it."""
+    upscaling: UpscalerFlags | None = None
     threads: int | None = None
     """Threads that the worker computes with; None is torch's own choice."""
+    database: str | None = None
+    """SQLAlchemy's address of a store that several servers share; None for SQLite in ``data``, with one server."""
     limits: Limits = field(default_factory=Limits)
 
     @property
     def database_url(self) -> str:
         """SQLAlchemy's address of the store."""
-        return f"sqlite:///{self.data / 'server.db'}"
+        return self.database or f"sqlite:///{self.data / 'server.db'}"
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether other servers may work on the same store and files."""
+        return self.database is not None
+
+    @property
+    def source(self) -> str:
+        """The model and how it is loaded, in one text: what a worker finds out about it is kept under that."""
+        upscaling = None if self.upscaling is None else asdict(self.upscaling)
+        return json.dumps([asdict(self.using), upscaling], default=str)
+
+    def choose(self) -> Choice:
+        """What makes the videos; raises ``OpenLTXError`` for names of no model."""
+        return self.using.choose(self.upscaling, None)
 
     def to_json(self) -> str:
         """These settings as one JSON object."""
-        return json.dumps({**asdict(self), "data": str(self.data)})
+        return json.dumps(asdict(self), default=str)
 
     @staticmethod
     def from_json(text: str) -> "ServerSettings":
         """The inverse of ``to_json``."""
         values = json.loads(text)
-        return ServerSettings(**{**values, "data": Path(values["data"]), "limits": Limits(**values["limits"])})
+        upscaling = values["upscaling"]
+        given = {
+            "data": Path(values["data"]),
+            "using": _flags(ModelFlags, values["using"]),
+            "upscaling": None if upscaling is None else _flags(UpscalerFlags, upscaling),
+            "limits": Limits(**values["limits"]),
+        }
+        return ServerSettings(**{**values, **given})
+
+
+def _flags(kind: type[Flags], values: dict[str, Any]) -> Flags:
+    """Flags of paths, lists and plain values from their JSON."""
+    hints = get_type_hints(kind)
+    paths = {name: Path(value) for name, value in values.items() if value is not None and hints[name] == Path | None}
+    return kind(**{**as_tuples(values), **paths})
 
 
 def data_folder() -> Path:

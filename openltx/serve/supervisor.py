@@ -2,6 +2,8 @@
 
 A worker that dies is replaced; its job waits again, or is given up if workers have died of it too often. A worker
 without a sign of life is ended first. Every half minute what has expired is deleted.
+
+Where servers share a store, each looks after the others too: jobs of a worker that has fallen silent wait again.
 """
 
 import os
@@ -23,8 +25,11 @@ from openltx.serve.store.workers import Workers
 
 TICK_SECONDS = 0.1
 TIDY_SECONDS = 30.0
+RECOVER_SECONDS = 1.0
 STOP_SECONDS = 30.0
 """How long a worker may take for its current step when the server stops."""
+UNTOUCHED_SECONDS = 3600.0
+"""How old a file that belongs to nothing must be to be deleted, where other servers may be making something of it."""
 LONGEST_PAUSE = 30.0
 """Between two starts of a worker that dies at once."""
 _UNMENDABLE = 2  # the worker's exit code for a model that cannot be loaded
@@ -49,11 +54,10 @@ class Supervisor:
 
     def start(self) -> None:
         """Clean up after the last server, and start the worker."""
-        self._workers.remove()
-        for job in self._jobs.release(None, "the server was ended while it ran", crashed=True):
-            happened("job.recovered", job=job.id, status=job.status, crashes=job.crashes)
+        self._recover()
         self._find_losses()
-        for name in self._files.sweep(self._jobs.ids(), self._uploads.ids()):
+        untouched = UNTOUCHED_SECONDS if self._settings.is_shared else 0.0
+        for name in self._files.sweep(self._jobs.ids(), self._uploads.ids(), untouched):
             happened("file.swept", file=name)
         self._thread.start()
 
@@ -63,7 +67,7 @@ class Supervisor:
         self._thread.join()
 
     def _watch(self) -> None:
-        pause, tidied = 0.0, 0.0
+        pause, tidied, recovered = 0.0, 0.0, time.monotonic()
         while not self._stopping.wait(TICK_SECONDS):
             if self._process is None:
                 self._spawn()
@@ -81,6 +85,9 @@ class Supervisor:
             if time.monotonic() - tidied > TIDY_SECONDS:
                 self._tidy()
                 tidied = time.monotonic()
+            if self._settings.is_shared and time.monotonic() - recovered > RECOVER_SECONDS:
+                self._recover()
+                recovered = time.monotonic()
         self._dismiss()
 
     def _spawn(self) -> None:
@@ -142,6 +149,14 @@ class Supervisor:
         with suppress(BrokenPipeError):  # it has died; the next tick finds out
             self._process.stdin.write(line + "\n")
             self._process.stdin.flush()
+
+    def _recover(self) -> None:
+        """Let jobs wait again whose workers are gone: silent ones, or all that there were before the only server."""
+        age = self._settings.limits.lost_seconds if self._settings.is_shared else 0.0
+        for worker in self._workers.remove_silent(time.time() - age):
+            happened("worker.lost", worker=worker)
+        for job in self._jobs.release(None, "its server was ended", crashed=True):
+            happened("job.recovered", job=job.id, status=job.status, crashes=job.crashes)
 
     def _tidy(self) -> None:
         now = time.time()

@@ -1,12 +1,25 @@
 """What clients see of jobs, uploads and models: the objects of the OpenAI API, with a few fields more."""
 
+from dataclasses import asdict
 from typing import Any, Literal
 
+import orjson
 from pydantic import BaseModel
+from starlette.responses import Response
 
+from openltx.serve.settings import Limits
 from openltx.serve.store.jobs import Job
 from openltx.serve.store.uploads import Upload
 from openltx.serve.store.workers import ModelCard
+
+
+class JSONAnswer(Response):
+    """An answer in JSON, as it stands: nothing is looked at again."""
+
+    media_type = "application/json"
+
+    def render(self, content: Any) -> bytes:
+        return orjson.dumps(content)
 
 
 class VideoError(BaseModel):
@@ -32,6 +45,8 @@ class VideoObject(BaseModel):
     seconds: str
     error: VideoError | None
     remixed_from_video_id: str | None
+    extended_from_video_id: str | None
+    """The video or upload that this one continues."""
     prompt: str
     stage: Literal["queued", "prepare", "sample", "decode", "write", "done"]
     step: int
@@ -88,6 +103,55 @@ class ModelObject(BaseModel):
     owned_by: str = "openltx"
     fingerprint: str
     sampling: dict[str, Any]
+    defaults: dict[str, Any]
+    """``sampling`` with every field filled in."""
+    two_pass: bool
+    limits: dict[str, int]
+    """The largest request that is taken."""
+
+
+class VideoSettings(BaseModel):
+    """What a video that openltx made says of itself."""
+
+    object: Literal["video.settings"] = "video.settings"
+    model: str | None
+    fingerprint: str | None
+    openltx: str | None
+    seconds_taken: str | None
+    request: dict[str, Any]
+    """Fields of POST /v1/videos."""
+    missing: list[str]
+    """Fields whose files are not on this server."""
+
+
+class PlanStage(BaseModel):
+    """One part of the work."""
+
+    name: str
+    flops: int
+    memory_bytes: int
+    seconds: float | None
+
+
+class PlanObject(BaseModel):
+    """What a request would take; seconds are null where no video has shown yet how fast the machine is."""
+
+    object: Literal["plan"] = "plan"
+    model: str
+    size: str
+    frames: int
+    fps: float
+    seconds: str
+    steps: int
+    takes_seconds: float | None
+    memory_bytes: int
+    available_bytes: int
+    fits: bool
+    waiting: int
+    """Jobs that wait or run."""
+    waiting_seconds: float | None
+    """How long these take, if they are as long as the latest ones were."""
+    stages: list[PlanStage]
 
 
 def video_object(job: Job) -> dict[str, Any]:
@@ -106,6 +170,7 @@ def video_object(job: Job) -> dict[str, Any]:
         "seconds": job.seconds,
         "error": error,
         "remixed_from_video_id": job.remixed_from,
+        "extended_from_video_id": None if job.extends is None else job.extends["file"],
         "prompt": job.prompt,
         "stage": job.stage,
         "step": job.step,
@@ -134,7 +199,7 @@ def file_object(upload: Upload) -> dict[str, Any]:
     }
 
 
-def model_object(card: ModelCard) -> dict[str, Any]:
+def model_object(card: ModelCard, limits: Limits, *, two_pass: bool) -> dict[str, Any]:
     """A model as JSON."""
     return {
         "id": card.name,
@@ -143,6 +208,18 @@ def model_object(card: ModelCard) -> dict[str, Any]:
         "owned_by": "openltx",
         "fingerprint": card.fingerprint,
         "sampling": card.sampling,
+        "defaults": asdict(card.defaults),
+        "two_pass": two_pass,
+        "limits": {
+            "frames": limits.video_frames,
+            "pixels": limits.video_pixels,
+            "steps": limits.steps,
+            "prompt_characters": limits.prompt_characters,
+            "extended_frames": limits.extended_frames,
+            "upload_bytes": limits.upload_bytes,
+            "upload_frames": limits.upload_frames,
+            "upload_side": limits.upload_side,
+        },
     }
 
 

@@ -65,15 +65,16 @@ def _load(
 ) -> Maker:
     import torch
 
-    from openltx.pipelines.generate import Generator
-    from openltx.pipelines.residency import load
-
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
     started = time.perf_counter()
-    model = load(settings.model, device=settings.device, precision=settings.precision)
+    choice = settings.choose()
+    generator = choice.open()
+    for note in choice.notes:
+        happened("worker.note", worker=worker_id, note=note)
+    model = generator.model
     card = ModelCard(
-        source=settings.model,
+        source=settings.source,
         name=model.name,
         fingerprint=model.fingerprint,
         sampling=model.sampling,
@@ -81,7 +82,7 @@ def _load(
     )
     workers.ready(worker_id, card)
     happened("worker.ready", worker=worker_id, model=model.name, seconds=round(time.perf_counter() - started, 3))
-    return Maker(Generator(model), Jobs(database, settings.limits), Files(settings.data), stopping.is_set)
+    return Maker(generator, Jobs(database, settings.limits), Files(settings.data), stopping.is_set)
 
 
 def _work(make: Maker, jobs: Jobs, job: Job) -> None:
@@ -99,7 +100,7 @@ def _work(make: Maker, jobs: Jobs, job: Job) -> None:
         jobs.release(job.worker, "the server was stopped", crashed=False)
         happened("job.released", job=job.id)
     except OpenLTXError as error:
-        jobs.fail(job, "invalid_request", str(error))
+        jobs.fail(job, "invalid_request", make.shown(job, error))
         happened("job.failed", job=job.id, code="invalid_request")
     except (MemoryError, torch.OutOfMemoryError):
         jobs.fail(job, "out_of_memory", "This video needs more memory than the server has. Ask for a smaller one.")
@@ -129,7 +130,8 @@ def _next_line() -> str:
 def _beat(workers: Workers, worker_id: str) -> None:
     while True:
         with suppress(OperationalError):  # a busy store is no reason to die
-            workers.beat(worker_id)
+            if not workers.beat(worker_id):  # taken for dead by another server: its job is somebody else's now
+                os._exit(1)
         time.sleep(BEAT_SECONDS)
 
 

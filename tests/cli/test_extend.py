@@ -7,8 +7,9 @@ import pytest
 from PIL import Image
 
 from openltx import GenerationRequest
-from openltx.cli import main, model_flags
+from openltx.cli import main
 from openltx.media.io import read_metadata, read_video, write_video
+from openltx.recipes import opening
 
 
 @pytest.fixture(autouse=True)
@@ -62,6 +63,6 @@ def test_what_cannot_be_shown_is_refused_before_a_model_is_loaded(
     words: list[str],
     message: str,
 ) -> None:
-    monkeypatch.setattr(model_flags, "load", None)
+    monkeypatch.setattr(opening, "load", None)
     assert main(["generate", "a ball", *words, "--model", str(tiny_checkpoint)]) == 2
     assert message in capsys.readouterr().err

@@ -9,9 +9,10 @@ import pytest
 from PIL import Image
 
 from openltx import GenerationRequest
-from openltx.cli import main, model_flags
+from openltx.cli import main
 from openltx.media.io import read_metadata, read_video
 from openltx.pipelines.long import LongVideo
+from openltx.recipes import opening
 
 LINE = ["--frames", "41", "--steps", "2", "--seed", "7", "--window", "17", "--overlap", "9"]
 
@@ -90,6 +91,6 @@ def test_what_makes_no_sense_is_refused_before_a_model_is_loaded(
     words: list[str],
     message: str,
 ) -> None:
-    monkeypatch.setattr(model_flags, "load", None)
+    monkeypatch.setattr(opening, "load", None)
     assert main(["generate", "a ball", "--model", str(tiny_checkpoint), *words]) == 2
     assert message in capsys.readouterr().err

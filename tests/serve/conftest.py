@@ -3,9 +3,12 @@
 import http.client
 import json
 import os
+import shutil
 import signal
+import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import uuid
@@ -235,6 +238,64 @@ def database(settings: ServerSettings) -> Iterator[Database]:
     database.migrate()
     yield database
     database.close()
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[str]:
+    """The address of a PostgreSQL of our own, on a free port of this machine, without a database's name."""
+    folders = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: float(path.parent.name))
+    programs = folders[-1] if folders else Path(shutil.which("initdb") or "").parent
+    if not (programs / "initdb").exists():
+        pytest.skip("PostgreSQL is not installed")
+    pytest.importorskip("psycopg")
+    somebody: dict[str, Any] = {"user": "nobody", "group": "nogroup"} if os.getuid() == 0 else {}  # it refuses root
+    folder, secret = Path(tempfile.mkdtemp(prefix="openltx-postgres-")), uuid.uuid4().hex
+    (folder / "secret").write_text(secret)
+    if somebody:
+        for path in (folder, folder / "secret"):
+            shutil.chown(path, somebody["user"])
+    how = ["-D", str(folder / "data"), "-U", "openltx", "-A", "scram-sha-256", "--pwfile", str(folder / "secret")]
+    made = [str(programs / "initdb"), *how, "-E", "UTF8", "--locale", "C", "--no-sync"]
+    subprocess.run(made, check=True, stdout=subprocess.DEVNULL, cwd=folder, **somebody)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    options = {"listen_addresses": "127.0.0.1", "port": port, "unix_socket_directories": "", "fsync": "off"}
+    line = [part for name, value in options.items() for part in ("-c", f"{name}={value}")]
+    with (folder / "log").open("w") as log:
+        process = subprocess.Popen(
+            [str(programs / "postgres"), "-D", str(folder / "data"), *line], cwd=folder, stderr=log, **somebody
+        )
+    address = f"postgresql://openltx:{secret}@127.0.0.1:{port}"
+    try:
+        until(lambda: _connects(address))
+        yield address
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.wait(60)
+        shutil.rmtree(folder)
+
+
+def _connects(address: str) -> bool | None:
+    import psycopg
+
+    try:
+        psycopg.connect(f"{address}/postgres").close()
+    except psycopg.OperationalError:
+        return None
+    return True
+
+
+@pytest.fixture
+def postgres_url(postgres: str) -> Iterator[str]:
+    """The address of an empty database on it."""
+    import psycopg
+
+    name = f"test_{uuid.uuid4().hex}"
+    with psycopg.connect(f"{postgres}/postgres", autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name}")
+    yield f"{postgres}/{name}"
+    with psycopg.connect(f"{postgres}/postgres", autocommit=True) as connection:
+        connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
 
 @pytest.fixture

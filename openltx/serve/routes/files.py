@@ -3,7 +3,7 @@
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Request
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict, StringConstraints
 from starlette.concurrency import run_in_threadpool
 
@@ -15,16 +15,21 @@ from openltx.serve.problems import ApiError
 from openltx.serve.receiving import Received, keep
 from openltx.serve.store.keys import Key
 from openltx.serve.store.uploads import Upload
-from openltx.serve.views import Deleted, FileObject, file_object
+from openltx.serve.views import Deleted, FileObject, JSONAnswer, file_object
 
 router = APIRouter(prefix="/v1/files", tags=["files"])
 
 _MEDIA_TYPES = {"picture": "image/png", "clip": "video/mp4"}
-_FORM: dict[str, Any] = {
-    "type": "object",
-    "required": ["file"],
-    "properties": {"file": {"type": "string", "format": "binary"}, "purpose": {"type": "string"}},
-}
+_FILE = {"type": "string", "format": "binary"}
+
+
+def _form(**fields: Any) -> dict[str, Any]:
+    schema = {"type": "object", "required": ["file"], "properties": {"file": _FILE, **fields}}
+    return {"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": schema}}}}
+
+
+FILE_BODY = _form()
+"""A form with a file in it, for the OpenAPI page."""
 
 
 class _Fields(BaseModel):
@@ -33,12 +38,8 @@ class _Fields(BaseModel):
     purpose: Annotated[str, StringConstraints(max_length=64)] = "vision"
 
 
-@router.post(
-    "",
-    response_model=FileObject,
-    openapi_extra={"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": _FORM}}}},
-)
-async def create(request: Request, context: Here, key: Caller) -> JSONResponse:
+@router.post("", response_model=FileObject, openapi_extra=_form(purpose={"type": "string"}))
+async def create(request: Request, context: Here, key: Caller) -> JSONAnswer:
     """Send a picture or a clip. It is decoded here and now, and kept as a PNG or an MP4."""
     values, files = await read_body(request)
     fields = _Fields.model_validate(values)
@@ -47,35 +48,35 @@ async def create(request: Request, context: Here, key: Caller) -> JSONResponse:
     received = Received(file=files["file"].file, filename=files["file"].filename or "", param="file")
     upload = await run_in_threadpool(keep, context, key.id, received, fields.purpose)
     happened("upload.kept", upload=upload.id, key=key.id, kind=upload.kind, bytes=upload.bytes)
-    return JSONResponse(file_object(upload))
+    return JSONAnswer(file_object(upload))
 
 
 @router.get("")
-def index(context: Here, key: Caller) -> JSONResponse:
+async def index(context: Here, key: Caller) -> JSONAnswer:
     """Your uploads, the latest first."""
-    uploads = context.uploads.all(key.id)
-    return JSONResponse({"object": "list", "data": [file_object(upload) for upload in uploads], "has_more": False})
+    uploads = await context.look(context.uploads.all, key.id)
+    return JSONAnswer({"object": "list", "data": [file_object(upload) for upload in uploads], "has_more": False})
 
 
 @router.get("/{file_id}", response_model=FileObject)
-def retrieve(file_id: str, context: Here, key: Caller) -> JSONResponse:
+async def retrieve(file_id: str, context: Here, key: Caller) -> JSONAnswer:
     """What an upload turned out to be."""
-    return JSONResponse(file_object(_upload(context, key, file_id)))
+    return JSONAnswer(file_object(await context.look(_upload, context, key, file_id)))
 
 
 @router.delete("/{file_id}", response_model=Deleted)
-def delete(file_id: str, context: Here, key: Caller) -> JSONResponse:
+def delete(file_id: str, context: Here, key: Caller) -> JSONAnswer:
     """Delete an upload. Jobs that use it have it for themselves."""
     if not context.uploads.delete(key.id, file_id):
         raise _no_such_file()
     context.files.discard_upload(file_id)
-    return JSONResponse({"id": file_id, "object": "file", "deleted": True})
+    return JSONAnswer({"id": file_id, "object": "file", "deleted": True})
 
 
 @router.api_route("/{file_id}/content", methods=["GET", "HEAD"], response_class=Response)
-def content(file_id: str, request: Request, context: Here, key: Caller) -> Response:
+async def content(file_id: str, request: Request, context: Here, key: Caller) -> Response:
     """The decoded upload: a PNG or an MP4."""
-    upload = _upload(context, key, file_id)
+    upload = await context.look(_upload, context, key, file_id)
     path = context.files.upload(upload.id, upload.kind)
     try:
         return file_answer(request, path, _MEDIA_TYPES[upload.kind], path.name)

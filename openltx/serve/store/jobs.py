@@ -14,12 +14,24 @@ from dataclasses import dataclass, fields
 from typing import Any, Literal, get_args
 from uuid import uuid4
 
-from sqlalchemy import ColumnElement, Connection, Row, delete, func, insert, select, update
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Connection,
+    Integer,
+    Row,
+    bindparam,
+    delete,
+    func,
+    insert,
+    select,
+    update,
+)
 
 from openltx.errors import ServeError
 from openltx.serve.settings import Limits
 from openltx.serve.store.database import Database
-from openltx.serve.store.tables import events, idempotency, jobs, uploads
+from openltx.serve.store.tables import events, idempotency, jobs, uploads, workers
 from openltx.serve.store.totals import add_to
 
 Status = Literal["queued", "in_progress", "completed", "failed", "cancelled", "expired"]
@@ -41,6 +53,18 @@ class TokenReusedError(ServeError):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Extends:
+    """What a job continues: the file of this identifier, of which the last ``overlap`` of ``frames`` are given to it.
+
+    The result is all of these frames, and what was made behind them.
+    """
+
+    file: str
+    frames: int
+    overlap: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class NewJob:
     """What a client asks for, checked."""
 
@@ -53,6 +77,8 @@ class NewJob:
     key_priority: int = 0
     priority: int = 0
     remixed_from: str | None = None
+    extends: Mapping[str, Any] | None = None
+    """An ``Extends``, as JSON."""
     bytes: int = 0
     """Disk space of what it was given."""
     token: str | None = None
@@ -78,6 +104,7 @@ class Job:
     request: dict[str, Any]
     resolved: dict[str, Any] | None
     remixed_from: str | None
+    extends: dict[str, Any] | None
     created_at: float
     started_at: float | None
     finished_at: float | None
@@ -95,6 +122,11 @@ class Job:
     error_message: str | None
 
     @property
+    def continues(self) -> Extends | None:
+        """What it continues."""
+        return None if self.extends is None else Extends(**self.extends)
+
+    @property
     def is_finished(self) -> bool:
         return self.status not in UNFINISHED
 
@@ -110,6 +142,18 @@ class Event:
 
 
 _COLUMNS = [jobs.c[field.name] for field in fields(Job)]
+
+# What is asked all the time, built once: building takes longer than reading.
+_OWNED = select(*_COLUMNS).where(jobs.c.owner == bindparam("owner"))
+_GET = _OWNED.where(jobs.c.id == bindparam("id"))
+_PAGE = _OWNED.limit(bindparam("limit", type_=Integer))
+_PAGE_UP = _PAGE.where(jobs.c.number > bindparam("place")).order_by(jobs.c.number.asc())
+_PAGE_DOWN = _PAGE.where(jobs.c.number < bindparam("place", type_=BigInteger)).order_by(jobs.c.number.desc())
+_EVENTS = (
+    select(events.c.number, events.c.at, events.c.kind, events.c.data)
+    .where((events.c.job == bindparam("job")) & (events.c.number > bindparam("after")))
+    .order_by(events.c.number)
+)
 
 
 def new_id(kind: str) -> str:
@@ -129,7 +173,7 @@ class Jobs:
 
         Raises ``QueueFullError``, and ``TokenReusedError`` if the key came with another request.
         """
-        with self._database.write() as connection:
+        with self._database.write(alone=True) as connection:
             if new.token is not None:
                 known = _repeated(connection, new.owner, new.token, new.digest)
                 if known is not None:
@@ -164,7 +208,8 @@ class Jobs:
     def get(self, owner: str, job_id: str) -> Job | None:
         """A job of this owner."""
         with self._database.read() as connection:
-            return _find(connection, (jobs.c.id == job_id) & (jobs.c.owner == owner))
+            row = connection.execute(_GET, {"id": job_id, "owner": owner}).first()
+        return None if row is None else _job(row)
 
     def page(
         self, owner: str, *, after: str | None = None, limit: int = 20, ascending: bool = False
@@ -173,16 +218,29 @@ class Jobs:
 
         None if ``after`` is no job of theirs.
         """
-        mine = jobs.c.owner == owner
+        place = 0 if ascending else 2**62
         with self._database.read() as connection:
             if after is not None:
-                place = connection.scalar(select(jobs.c.number).where(mine & (jobs.c.id == after)))
+                mine = (jobs.c.owner == owner) & (jobs.c.id == after)
+                place = connection.scalar(select(jobs.c.number).where(mine))
                 if place is None:
                     return None
-                mine &= jobs.c.number > place if ascending else jobs.c.number < place
-            order = jobs.c.number.asc() if ascending else jobs.c.number.desc()
-            rows = connection.execute(select(*_COLUMNS).where(mine).order_by(order).limit(limit + 1)).all()
+            wanted = {"owner": owner, "place": place, "limit": limit + 1}
+            rows = connection.execute(_PAGE_UP if ascending else _PAGE_DOWN, wanted).all()
         return [_job(row) for row in rows[:limit]], len(rows) > limit
+
+    def latest(self, model: str, count: int) -> list[Job]:
+        """The latest completed jobs of a model, whoever's they are."""
+        done = (jobs.c.status == "completed") & (jobs.c.model == model)
+        chosen = select(*_COLUMNS).where(done).order_by(jobs.c.number.desc()).limit(count)
+        with self._database.read() as connection:
+            return [_job(row) for row in connection.execute(chosen)]
+
+    def waiting(self) -> tuple[int, float | None]:
+        """How many jobs wait or run, and the mean seconds of one of the latest; None if none has been completed."""
+        with self._database.read() as connection:
+            unfinished = select(func.count()).where(jobs.c.status.in_(UNFINISHED))
+            return connection.scalar(unfinished) or 0, _mean_seconds(connection)
 
     def ahead_of(self, job: Job) -> int:
         """How many waiting jobs came before a waiting one."""
@@ -200,7 +258,7 @@ class Jobs:
         order = (jobs.c.key_priority.desc(), func.coalesce(served, 0), jobs.c.priority.desc(), jobs.c.number)
         with self._database.write() as connection:
             chosen = select(jobs.c.id).where(jobs.c.status == "queued").order_by(*order).limit(1)
-            job_id = connection.scalar(chosen.with_for_update(skip_locked=True))
+            job_id = connection.scalar(chosen.with_for_update(of=jobs, skip_locked=True))
             if job_id is None:
                 return None
             connection.execute(
@@ -241,14 +299,13 @@ class Jobs:
         return self._end(job, "failed", {"error_code": code, "error_message": message}, {})
 
     def release(self, worker: str | None, reason: str, *, crashed: bool) -> list[Job]:
-        """Let go of the jobs of a worker (None: of all), and give them as they are now.
+        """Let go of the jobs of a worker (None: of all that are gone), and give them as they are now.
 
         They wait again, in their old place. After a crash that is counted, and one crash too many ends the job.
         """
         with self._database.write() as connection:
-            held = jobs.c.status == "in_progress"
-            if worker is not None:
-                held &= jobs.c.worker == worker
+            gone = jobs.c.worker.not_in(select(workers.c.id)) if worker is None else jobs.c.worker == worker
+            held = (jobs.c.status == "in_progress") & gone
             rows = connection.execute(select(*_COLUMNS).where(held).with_for_update()).all()
             for job in map(_job, rows):
                 crashes = job.crashes + crashed
@@ -287,14 +344,15 @@ class Jobs:
         message = "The files of this video have vanished from the server's disk. Make it again."
         with self._database.write() as connection:
             values = {"status": "failed", "error_code": "files_lost", "error_message": message, "bytes": 0}
-            connection.execute(update(jobs).where(jobs.c.id == job_id).values(**values))
-            _happened(connection, job_id, "status", {"status": "failed", "reason": "files lost"})
+            lost = (jobs.c.id == job_id) & (jobs.c.status == "completed")
+            if connection.execute(update(jobs).where(lost).values(**values)).rowcount:
+                _happened(connection, job_id, "status", {"status": "failed", "reason": "files lost"})
 
     def expire(self, now: float) -> list[str]:
         """End the time of finished jobs: those whose files are to go now. Long expired ones are forgotten."""
         with self._database.write() as connection:
             due = jobs.c.status.in_(("completed", "failed", "cancelled")) & (jobs.c.expires_at <= now)
-            ids = list(connection.scalars(select(jobs.c.id).where(due)))
+            ids = list(connection.scalars(select(jobs.c.id).where(due).with_for_update(skip_locked=True)))
             connection.execute(update(jobs).where(jobs.c.id.in_(ids)).values(status="expired", bytes=0))
             for job_id in ids:
                 _happened(connection, job_id, "status", {"status": "expired"})
@@ -317,10 +375,8 @@ class Jobs:
 
     def events(self, job_id: str, after: int = 0) -> list[Event]:
         """What happened to a job since the event ``after``."""
-        chosen = select(events.c.number, events.c.at, events.c.kind, events.c.data)
-        chosen = chosen.where((events.c.job == job_id) & (events.c.number > after)).order_by(events.c.number)
         with self._database.read() as connection:
-            return [Event(**row._mapping) for row in connection.execute(chosen)]
+            return [Event(**row._mapping) for row in connection.execute(_EVENTS, {"job": job_id, "after": after})]
 
     def _require_room(self, connection: Connection, owner: str) -> None:
         waiting = jobs.c.status.in_(UNFINISHED)
@@ -365,7 +421,7 @@ class Jobs:
 def bytes_used(connection: Connection) -> int:
     """The disk space of all results and uploads."""
     totals = (connection.scalar(select(func.coalesce(func.sum(table.c.bytes), 0))) for table in (jobs, uploads))
-    return sum(total or 0 for total in totals)
+    return sum(int(total or 0) for total in totals)
 
 
 def _held(job: Job) -> ColumnElement[bool]:
@@ -388,10 +444,13 @@ def _repeated(connection: Connection, owner: str, token: str, digest: str) -> Jo
 
 def _seconds_for_one(connection: Connection) -> int:
     """How long one of the latest jobs took, as a whole number of seconds from 1 to 60."""
+    return min(max(round(_mean_seconds(connection) or 5), 1), 60)
+
+
+def _mean_seconds(connection: Connection) -> float | None:
     took = (jobs.c.finished_at - jobs.c.started_at).label("took")
     latest = select(took).where(jobs.c.status == "completed").order_by(jobs.c.number.desc()).limit(10).subquery()
-    mean = connection.scalar(select(func.avg(latest.c.took)))
-    return min(max(round(mean or 5), 1), 60)
+    return connection.scalar(select(func.avg(latest.c.took)))
 
 
 def _happened(connection: Connection, job_id: str, kind: str, data: Mapping[str, Any]) -> None:

@@ -8,7 +8,7 @@ import secrets
 import time
 from dataclasses import dataclass, fields
 
-from sqlalchemy import ColumnElement, delete, insert, select
+from sqlalchemy import bindparam, delete, func, insert, literal, select
 
 from openltx.errors import ServeError
 from openltx.serve.store.database import Database
@@ -34,6 +34,11 @@ NOBODY = Key(id="", name="", hint="", priority=0, created_at=0.0)
 """Who asks while a server has no keys at all."""
 
 _COLUMNS = [keys.c[field.name] for field in fields(Key)]
+_ANYONE = select(func.count()).select_from(keys).scalar_subquery().label("anyone")
+_FIND = select(*_COLUMNS, _ANYONE).select_from(
+    select(literal(1)).subquery().outerjoin(keys, keys.c.hash == bindparam("hash"))
+)
+"""One row always: the key, if there is one, and how many there are. Built once: that is half of the time it takes."""
 
 
 class Keys:
@@ -48,7 +53,7 @@ class Keys:
             raise ServeError("The key has no name. Say whose it is: openltx serve keys add NAME")
         secret = _PREFIX + secrets.token_urlsafe(32)
         key = Key(id=new_id("key_"), name=name, hint=secret[:_HINT], priority=priority, created_at=time.time())
-        with self._database.write() as connection:
+        with self._database.write(alone=True) as connection:
             if connection.scalar(select(keys.c.id).where(keys.c.name == name)) is not None:
                 raise ServeError(f'There is a key "{name}" already. Choose another name, or remove that one first.')
             connection.execute(insert(keys).values(**vars(key), hash=_hash(secret)))
@@ -70,12 +75,10 @@ class Keys:
     def find(self, secret: str) -> Key | None:
         """Whose secret this is. While there are no keys at all, everybody is ``NOBODY``."""
         with self._database.read() as connection:
-            hashed: ColumnElement[bool] = keys.c.hash == _hash(secret)
-            row = connection.execute(select(*_COLUMNS).where(hashed)).first()
-            if row is not None:
-                return Key(**row._mapping)
-            anyone = connection.scalar(select(keys.c.id).limit(1)) is not None
-        return None if anyone else NOBODY
+            row = connection.execute(_FIND, {"hash": _hash(secret)}).one()
+        if row.id is None:
+            return None if row.anyone else NOBODY
+        return Key(**{name: value for name, value in row._mapping.items() if name != "anyone"})
 
 
 def _hash(secret: str) -> str:

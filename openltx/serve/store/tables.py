@@ -2,7 +2,21 @@
 
 from collections.abc import Callable
 
-from sqlalchemy import JSON, Column, Connection, Float, ForeignKey, Index, Integer, MetaData, String, Table, Text
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Column,
+    Connection,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    text,
+)
 
 metadata = MetaData()
 
@@ -29,7 +43,7 @@ uploads = Table(
     Column("filename", Text, nullable=False),  # what the client called it; shown, never used
     Column("purpose", String, nullable=False),
     Column("digest", String, nullable=False),  # SHA-256 of what was sent
-    Column("bytes", Integer, nullable=False),
+    Column("bytes", BigInteger, nullable=False),
     Column("frames", Integer, nullable=False),
     Column("width", Integer, nullable=False),
     Column("height", Integer, nullable=False),
@@ -53,6 +67,7 @@ jobs = Table(
     Column("request", JSON, nullable=False),  # the fields of a GenerationRequest that differ from its defaults
     Column("resolved", JSON),  # all of them, once the worker has filled them in
     Column("remixed_from", String),
+    Column("extends", JSON),  # the video that this one continues, see jobs.Extends
     Column("created_at", Float, nullable=False),
     Column("started_at", Float),
     Column("finished_at", Float),
@@ -62,7 +77,7 @@ jobs = Table(
     Column("steps", Integer, nullable=False),
     Column("progress", Integer, nullable=False),
     Column("stages", JSON, nullable=False),  # seconds by stage
-    Column("bytes", Integer, nullable=False),
+    Column("bytes", BigInteger, nullable=False),
     Column("worker", String),
     Column("attempt", Integer, nullable=False),  # counts claims; only the latest one may write
     Column("crashes", Integer, nullable=False),
@@ -77,7 +92,7 @@ jobs = Table(
 events = Table(
     "events",
     metadata,
-    Column("number", Integer, primary_key=True, autoincrement=True),
+    Column("number", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
     Column("job", String, ForeignKey("jobs.id", ondelete="CASCADE"), nullable=False),
     Column("at", Float, nullable=False),
     Column("kind", String, nullable=False),  # status | progress | preview | log
@@ -127,6 +142,11 @@ models = Table(
 )
 """What the worker has found out about a model, so that the web process knows it without loading weights."""
 
-MIGRATIONS: tuple[Callable[[Connection], None], ...] = ()
+
+def _add_extends(connection: Connection) -> None:
+    connection.execute(text("ALTER TABLE jobs ADD COLUMN extends JSON"))
+
+
+MIGRATIONS: tuple[Callable[[Connection], None], ...] = (_add_extends,)
 """Number n brings a database from schema n to n + 1. To change a table, change it above, so that new databases have it,
 and append a function that does the same to an old one."""

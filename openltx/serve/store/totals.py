@@ -1,16 +1,15 @@
 """Totals that only grow, kept where the events are: they survive restarts."""
 
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, select
 
-from openltx.serve.store.database import Database
+from openltx.serve.store.database import Database, upsert
 from openltx.serve.store.tables import counters
 
 
 def add_to(connection: Connection, name: str, label: str, amount: float = 1.0) -> None:
     """Count ``name`` with this label up, inside a transaction that writes."""
-    mine = (counters.c.name == name) & (counters.c.label == label)
-    if not connection.execute(update(counters).where(mine).values(value=counters.c.value + amount)).rowcount:
-        connection.execute(insert(counters).values(name=name, label=label, value=amount))
+    row = {"name": name, "label": label, "value": amount}
+    upsert(connection, counters, row, {"value": counters.c.value + amount})
 
 
 def totals(database: Database) -> dict[tuple[str, str], float]:

@@ -38,7 +38,7 @@ class Uploads:
 
     def add(self, upload: Upload) -> None:
         """Keep it; raises ``QueueFullError`` if its owner keeps too many, or the disk quota is reached."""
-        with self._database.write() as connection:
+        with self._database.write(alone=True) as connection:
             own = connection.scalar(select(func.count()).where(uploads.c.owner == upload.owner)) or 0
             if own >= self._limits.uploads_per_key:
                 message = f"You keep {own} uploads, as many as one key may. Delete some with DELETE /v1/files/ID."

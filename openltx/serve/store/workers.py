@@ -7,7 +7,7 @@ from typing import Any, Literal
 from sqlalchemy import delete, insert, select, update
 
 from openltx.pipelines.request import Sampling, as_tuples
-from openltx.serve.store.database import Database
+from openltx.serve.store.database import Database, upsert
 from openltx.serve.store.tables import models, workers
 
 State = Literal["loading", "ready", "failed"]
@@ -57,8 +57,7 @@ class Workers:
     def ready(self, worker_id: str, card: ModelCard) -> None:
         """The model is loaded."""
         with self._database.write() as connection:
-            connection.execute(delete(models).where(models.c.source == card.source))
-            connection.execute(insert(models).values(**vars(card)))
+            upsert(connection, models, vars(card), vars(card))
             connection.execute(update(workers).where(workers.c.id == worker_id).values(state="ready"))
 
     def failed(self, worker_id: str, message: str) -> None:
@@ -67,10 +66,11 @@ class Workers:
             values = {"state": "failed", "message": message}
             connection.execute(update(workers).where(workers.c.id == worker_id).values(**values))
 
-    def beat(self, worker_id: str) -> None:
-        """A sign of life."""
+    def beat(self, worker_id: str) -> bool:
+        """A sign of life; False if the worker has been taken for dead already."""
         with self._database.write() as connection:
-            connection.execute(update(workers).where(workers.c.id == worker_id).values(beat_at=time.time()))
+            changed = update(workers).where(workers.c.id == worker_id).values(beat_at=time.time())
+            return connection.execute(changed).rowcount > 0
 
     def get(self, worker_id: str) -> Worker | None:
         with self._database.read() as connection:
@@ -81,11 +81,18 @@ class Workers:
         with self._database.read() as connection:
             return [Worker(**row._mapping) for row in connection.execute(select(workers))]
 
-    def remove(self, worker_id: str | None = None) -> None:
-        """A worker (None: every worker) is gone."""
-        chosen = delete(workers) if worker_id is None else delete(workers).where(workers.c.id == worker_id)
+    def remove(self, worker_id: str) -> None:
+        """A worker is gone."""
         with self._database.write() as connection:
-            connection.execute(chosen)
+            connection.execute(delete(workers).where(workers.c.id == worker_id))
+
+    def remove_silent(self, since: float) -> list[str]:
+        """Take for dead who gave no sign of life ``since`` then, and say who."""
+        silent = workers.c.beat_at < since
+        with self._database.write() as connection:
+            gone = list(connection.scalars(select(workers.c.id).where(silent)))
+            connection.execute(delete(workers).where(workers.c.id.in_(gone) & silent))
+            return gone
 
     def model(self, source: str) -> ModelCard | None:
         """The model that is served from this source, if a worker has ever loaded it."""

@@ -15,6 +15,7 @@ from openltx.serve.settings import Limits, ServerSettings
 from openltx.serve.store import database as database_module
 from openltx.serve.store.database import Database
 from openltx.serve.store.jobs import Job, Jobs
+from openltx.serve.store.tables import MIGRATIONS
 from openltx.serve.store.tables import jobs as jobs_table
 
 Enter = Callable[..., Job]
@@ -40,7 +41,7 @@ def test_an_old_database_is_brought_up_to_date_once(database: Database, monkeypa
         calls.append(connection.scalar(select(jobs_table.c.number).limit(1)))
         connection.execute(text("ALTER TABLE jobs ADD COLUMN colour TEXT"))
 
-    monkeypatch.setattr(database_module, "MIGRATIONS", (change,))
+    monkeypatch.setattr(database_module, "MIGRATIONS", (*MIGRATIONS, change))
     database.migrate()
     database.migrate()
     assert len(calls) == 1
@@ -56,7 +57,7 @@ def test_a_failed_migration_leaves_the_old_database(database: Database, monkeypa
         connection.execute(text("ALTER TABLE jobs ADD COLUMN colour TEXT"))
         raise ZeroDivisionError
 
-    monkeypatch.setattr(database_module, "MIGRATIONS", (fail,))
+    monkeypatch.setattr(database_module, "MIGRATIONS", (*MIGRATIONS, fail))
     with pytest.raises(ZeroDivisionError):
         database.migrate()
     with database.read() as connection:

@@ -1,13 +1,13 @@
-"""The queue's laws: in turn, once, whole, and nobody else's."""
+"""The queue's laws: in turn, once, whole, and nobody else's. On SQLite and on PostgreSQL alike."""
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import pytest
 
-from openltx.serve.settings import Limits
+from openltx.serve.settings import Limits, ServerSettings
 from openltx.serve.store.database import Database
 from openltx.serve.store.jobs import Job, Jobs, QueueFullError, TokenReusedError
 from openltx.serve.store.totals import totals
@@ -15,6 +15,15 @@ from openltx.serve.store.totals import totals
 Enter = Callable[..., Job]
 
 NOTHING = {"resolved": {}, "stages": {}, "size": "64x32", "bytes": 10}
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def database(request: pytest.FixtureRequest, settings: ServerSettings) -> Iterator[Database]:
+    url = settings.database_url if request.param == "sqlite" else request.getfixturevalue("postgres_url")
+    database = Database(url)
+    database.migrate()
+    yield database
+    database.close()
 
 
 def claimed(jobs: Jobs, worker: str = "w") -> Job:

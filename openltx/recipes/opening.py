@@ -1,26 +1,22 @@
-"""The flags that say which model makes a video, and how it is loaded."""
+"""Which model makes videos, and how it is loaded: what `openltx generate` and `openltx serve` are told."""
 
-import sys
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
-from typing import Annotated
 
-from cyclopts import Parameter
-from rich.console import Console
-
-from openltx.checkpoints.load import describe
-from openltx.cli.two_pass import UpscalerFlags
+from openltx.checkpoints.load import Description, describe
 from openltx.errors import RequestError
 from openltx.pipelines.check import check_request
 from openltx.pipelines.generate import Generator
 from openltx.pipelines.loras import LoRAMode
-from openltx.pipelines.plan import Residency
-from openltx.pipelines.request import GenerationRequest
-from openltx.pipelines.residency import Device, Precision, load, require_room_for
-from openltx.pipelines.two_pass import TwoPass, TwoPassGenerator
+from openltx.pipelines.plan import Plan, Residency, plan
+from openltx.pipelines.request import GenerationRequest, Sampling, as_tuples
+from openltx.pipelines.residency import Device, Precision, choose_device, load, placement_of, require_room_for
+from openltx.pipelines.two_pass import TwoPass, TwoPassGenerator, first_request, first_side, second_request
 from openltx.pipelines.windows import Windows
 from openltx.recipes.generate import Recipe, recipe, recipe_of
 from openltx.recipes.official import read_official
+from openltx.recipes.upscaling import UpscalerFlags, absolute_if_file
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,9 +30,9 @@ class ModelFlags:
     """Sample the model as this release; a released file under its own name needs no word."""
     config: Path | None = None
     """Settings (and, without --model, the model) from a YAML file of the official code."""
-    single_pass: Annotated[bool, Parameter(negative=())] = False
+    single_pass: bool = False
     """One pass at full size, where the release is made for two with an upscaler between them."""
-    lora: Annotated[tuple[str, ...], Parameter(consume_multiple=True, negative_iterable="")] = ()
+    lora: tuple[str, ...] = ()
     """LoRA files, FILE or FILE:STRENGTH, as many as you like. Strength 1 is as trained, below 0 leads away from it."""
     lora_mode: LoRAMode = "auto"
     """merged: add LoRAs to the weights; applied: compute them beside the weights, which costs time and rounds no
@@ -54,8 +50,14 @@ class ModelFlags:
     residency: Residency = "resident"
     """What is in memory: the whole model (resident); text encoder, transformer and VAE in turn (offloaded); of the
     transformer, one block after the other (streamed). The same video; less memory, and more reading from the disk."""
-    compile: Annotated[bool, Parameter(negative=())] = False
+    compile: bool = False
     """Let torch.compile fuse the transformer's blocks (accelerators only): the first step waits for it."""
+
+    def absolute(self) -> "ModelFlags":
+        """The same files for a process that works in another folder."""
+        given = {name: value.absolute() for name in _PATHS if (value := getattr(self, name)) is not None}
+        model = None if self.model is None else absolute_if_file(self.model)
+        return replace(self, model=model, lora=tuple(str(Path(each).absolute()) for each in self.lora), **given)
 
     def choose(self, upscaling: UpscalerFlags | None, windows: Windows | None) -> "Choice":
         """What will make the video: in two passes if that is asked for, or if the release is made so."""
@@ -69,6 +71,9 @@ class ModelFlags:
         return Choice(name=name, official=official, flags=self, upscaling=upscaling, plan=plan, windows=windows)
 
 
+_PATHS = ("config", "text_encoder", "tokenizer")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Choice:
     """A model and how it is used, before it is loaded."""
@@ -80,40 +85,67 @@ class Choice:
     plan: tuple[Path, TwoPass] | None
     windows: Windows | None
 
+    @cached_property
+    def description(self) -> Description:
+        """The model from its headers, with the settings that are used for it."""
+        model = describe(self.name, self.flags.recipe)
+        if self.official is None:
+            return model
+        official = self.official
+        return replace(model, sampling=dict(official.sampling), schedule=official.schedule or model.schedule)
+
     def check(self, request: GenerationRequest) -> None:
         """Raise now for what can be known before anything is loaded. Two passes have their own check."""
         if self.plan is not None:
             return
-        model = describe(self.name, self.flags.recipe)
-        if self.official is not None:
-            official = self.official
-            model = replace(model, sampling=dict(official.sampling), schedule=official.schedule or model.schedule)
+        model, flags = self.description, self.flags
         request = check_request(model.sampling, request, self.windows)
-        flags = self.flags
         require_room_for(model, request, device=flags.device, precision=flags.precision, residency=flags.residency)
 
+    def plans(self, request: GenerationRequest) -> tuple[Plan, ...]:
+        """What each pass takes on this machine; raises ``RequestError`` for what cannot be made."""
+        model, flags = self.description, self.flags
+        place = placement_of(flags.precision, choose_device(flags.device))
+        if self.plan is None:
+            return (plan(model, request, place, flags.residency),)
+        other = None if self.upscaling is None else self.upscaling.second_model
+        second_model, (_, passes) = model if other is None else describe(other), self.plan
+        settings = request.settings(Sampling(**as_tuples(model.sampling)))
+        framing = settings.shape.padded()
+        request = replace(request, size=f"{settings.width}x{settings.height}", frames=settings.frames, fps=settings.fps)
+        width, height = first_side(framing.width, passes), first_side(framing.height, passes)
+        defaults = Sampling(**as_tuples(second_model.sampling))
+        second = second_request(request, passes, defaults, 2 * width, 2 * height)
+        whole = plan(second_model, second, place, flags.residency, has_latents=True)
+        if request.video is not None:
+            return (whole,)
+        small = plan(model, first_request(request, passes, width, height), place, flags.residency)
+        return replace(small, stages=small.stages[:-1]), whole  # the first pass is not decoded
+
     def open(self) -> Generator | TwoPassGenerator:
-        """The ``Generator`` (or ``TwoPassGenerator``), loaded, saying so meanwhile."""
+        """The ``Generator`` (or ``TwoPassGenerator``), loaded."""
         flags = self.flags
-        with Console(stderr=True).status(f"Loading {self.name} ..."):
-            model = load(
-                self.name,
-                device=flags.device,
-                precision=flags.precision,
-                residency=flags.residency,
-                compile=flags.compile,
-                recipe=flags.recipe,
-                loras=flags.lora,
-                lora_mode=flags.lora_mode,
-                text_encoder=flags.text_encoder,
-                tokenizer=flags.tokenizer,
-            )
+        model = load(
+            self.name,
+            device=flags.device,
+            precision=flags.precision,
+            residency=flags.residency,
+            compile=flags.compile,
+            recipe=flags.recipe,
+            loras=flags.lora,
+            lora_mode=flags.lora_mode,
+            text_encoder=flags.text_encoder,
+            tokenizer=flags.tokenizer,
+        )
         if self.official is not None:
-            for note in self.official.notes:
-                print(f"{flags.config}: {note}", file=sys.stderr)
             model = self.official.apply(model)
         if self.plan is None:
             return Generator(model)
         return (self.upscaling or UpscalerFlags()).open(
             model, *self.plan, device=flags.device, precision=flags.precision, residency=flags.residency
         )
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was asked for and is not done, a sentence each."""
+        return () if self.official is None else tuple(f"{self.flags.config}: {note}" for note in self.official.notes)

@@ -1,12 +1,10 @@
-"""The flags of ``openltx generate`` for two passes, and the generator they ask for."""
+"""What `openltx generate` and `openltx serve` are told of two passes, and the generator that they ask for."""
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
-
-from rich.console import Console
 
 from openltx.checkpoints.zoo import find_release, names_a_path, require_local
 from openltx.errors import RequestError
@@ -33,6 +31,11 @@ class UpscalerFlags:
     """Settings of the first pass alone, as NAME=VALUE with a value in JSON: steps=30 skip_final=3."""
     second_pass: tuple[str, ...] = ()
     """Settings of the second pass alone: "times=[0.9094, 0.725, 0.4219]" tone_map=0.6."""
+
+    def absolute(self) -> "UpscalerFlags":
+        """The same files for a process that works in another folder."""
+        named = {name: value for name in ("upscaler", "second_model") if (value := getattr(self, name)) is not None}
+        return replace(self, **{name: absolute_if_file(value) for name, value in named.items()})
 
     def over(self, passes: TwoPass) -> TwoPass:
         """These flags laid over the settings of a model's two passes."""
@@ -65,12 +68,10 @@ class UpscalerFlags:
         precision: Precision,
         residency: Residency = "resident",
     ) -> TwoPassGenerator:
-        """Load upscaler and second model, saying so meanwhile."""
-        with Console(stderr=True).status(f"Loading {upscaler_file} ..."):
-            upscaler = load_upscaler(upscaler_file, model.vae)
-            second = None
-            if self.second_model is not None:
-                second = load(self.second_model, device=device, precision=precision, residency=residency)
+        """The generator, with upscaler and second model loaded."""
+        upscaler, second = load_upscaler(upscaler_file, model.vae), None
+        if self.second_model is not None:
+            second = load(self.second_model, device=device, precision=precision, residency=residency)
         return TwoPassGenerator(model, upscaler, passes, second_model=second)
 
 
@@ -79,6 +80,11 @@ def located(upscaler: str | Path) -> Path:
     if names_a_path(upscaler):
         return Path(upscaler)
     return require_local(find_release(str(upscaler), "upscaler"))
+
+
+def absolute_if_file(name: str) -> str:
+    """The whole path of a file or folder that is there; other names as they are."""
+    return str(Path(name).absolute()) if Path(name).exists() else name
 
 
 def parse_settings(words: Sequence[str]) -> dict[str, Any]:
