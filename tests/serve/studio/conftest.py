@@ -1,8 +1,11 @@
 """Chromium before a running server. Errors in the page's console and requests to anybody else fail a test."""
 
 import base64
+import os
 import shutil
+import signal
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,7 +16,7 @@ pytest.importorskip("playwright", reason="the studio's tests need playwright: pi
 
 from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 
-PATIENCE = 60_000  # milliseconds
+PATIENCE = 120_000  # milliseconds
 SLOW = {"steps": 200, "size": "256x256", "frames": 33}
 HARMLESS = "Failed to load resource"  # an answer of 400 and above, which the page puts into words
 
@@ -77,6 +80,15 @@ class Studio:
         assert answer.value.status == 200, answer.value.text()
         self.sent = answer.value.request.post_data_json
         return answer.value.json()["id"]
+
+    @contextmanager
+    def held(self, job: str) -> Iterator[None]:
+        """Within the block the job stands still somewhere in its steps, however fast the machine is."""
+        self.server.running(job)
+        worker = self.server.worker_pid()
+        os.kill(worker, signal.SIGSTOP)
+        yield
+        os.kill(worker, signal.SIGCONT)
 
     def video(self, index: int = 0) -> Locator:
         """The video on the stage, when it is there."""

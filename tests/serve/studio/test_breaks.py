@@ -9,16 +9,19 @@ from playwright.sync_api import expect
 
 from openltx.cli import main
 
+LONG = {"steps": 60, "size": "256x256", "frames": 17}
+
 
 def test_a_reload_in_mid_job_loses_nothing(studio: Any, server: Any) -> None:
     page = studio.page
-    studio.fill(prompt="reloaded on the way", steps=120, size="256x256", frames=17)
+    studio.fill(prompt="reloaded on the way", **LONG)
     job = studio.generate()
-    expect(page.locator("#screen .state")).to_contain_text("Step")
-    page.reload()
-    expect(page.locator("#screen .state")).to_contain_text("Step")
-    assert server.get(job)["status"] == "in_progress"
-    expect(page.locator("#prompt")).to_have_value("reloaded on the way")
+    with studio.held(job):
+        expect(page.locator("#screen .state")).to_contain_text("Step")
+        page.reload()
+        expect(page.locator("#screen .state")).to_contain_text("Step")
+        expect(page.locator("#prompt")).to_have_value("reloaded on the way")
+        assert server.get(job)["status"] == "in_progress"
     assert studio.frames_seen() == 3
     assert server.get(job)["attempt"] == 1
 
@@ -27,14 +30,13 @@ def test_a_server_that_is_killed_and_started_again_goes_on_with_the_job(visit: A
     server = start(tmp_path)
     studio = visit(server).open()
     page = studio.page
-    studio.fill(prompt="it outlives the server", steps=120, size="256x256", frames=17)
+    studio.fill(prompt="it outlives the server", **LONG)
     job = studio.generate()
-    expect(page.locator("#screen .state")).to_contain_text("Step")
+    server.running(job)
     server.stop(signal.SIGKILL)
     expect(page.locator("#banner")).to_contain_text("The server does not answer")
     again = start(tmp_path, port=server.port)
     expect(page.locator("#banner")).to_be_hidden()
-    expect(page.locator("#screen .state")).to_contain_text("Step")
     assert studio.frames_seen() == 3
     assert again.get(job)["attempt"] == 2
     assert page.locator(".card").count() == 1

@@ -14,7 +14,8 @@ def test_a_prompt_becomes_a_video_that_plays_and_a_remix_of_it(studio: Any, serv
     studio.fill(prompt="a red ball bounces", steps=60, size="256x256", frames=17)
     expect(page.get_by_label("What it takes")).to_contain_text(re.compile(r"about .* s.*MB of memory"))
     job = studio.generate()
-    page.wait_for_function(FORMING)
+    with studio.held(job):
+        page.wait_for_function(FORMING)
     assert studio.frames_seen() == 3
     expect(page.locator("#news")).to_contain_text("Finished: a red ball bounces")
     expect(page.locator("#about")).to_contain_text("256x256")
