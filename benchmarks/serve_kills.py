@@ -12,6 +12,8 @@ import sys
 import tempfile
 import threading
 import time
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,45 +24,49 @@ SMALL = {"steps": 4, "frames": 9, "size": "64x64"}
 ENDED = ("completed", "failed", "cancelled")
 
 
+@dataclass
+class Clients:
+    """What clients know: which job each of their requests became, how it ended, and how often they were put off."""
+
+    server: Server
+    accepted: dict[str, str] = field(default_factory=dict)
+    ended: dict[str, str] = field(default_factory=dict)
+    refused: int = 0
+
+    def work(self, tokens: list[str]) -> None:
+        """One client: order all of its jobs, then wait for them."""
+        for token in tokens:
+            self.accepted[token] = self._order(token)
+        for token in tokens:
+            self.ended[self.accepted[token]] = self._end(self.accepted[token])
+
+    def _order(self, token: str) -> str:
+        body = {"prompt": token, **SMALL}
+        while True:
+            with suppress(OSError):  # it is down: nobody knows whether the job was accepted
+                answer = self.server.call("POST", "/v1/videos", body, {"Idempotency-Key": token})
+                if answer.status == 200:
+                    return answer.json()["id"]
+                assert answer.status in (429, 503), answer.body
+                self.refused += 1
+            time.sleep(0.1)
+
+    def _end(self, video: str) -> str:
+        while True:
+            with suppress(OSError):
+                status = self.server.call("GET", f"/v1/videos/{video}").json()["status"]
+                if status in ENDED:
+                    return status
+            time.sleep(0.5)
+
+
 def run(server: Server, *, jobs: int, clients: int, kills: int, seed: int) -> dict[str, Any]:
     """Do it on a server with an empty folder, and count."""
-    chance, lock = random.Random(seed), threading.Lock()
-    accepted: dict[str, str] = {}
-    ended: dict[str, str] = {}
-    refused = [0]
-
-    def client(number: int) -> None:
-        mine = [f"client {number} job {index}" for index in range(number, jobs, clients)]
-        for token in mine:
-            body = {"prompt": token, **SMALL}
-            while True:
-                try:
-                    answer = server.call("POST", "/v1/videos", body, {"Idempotency-Key": token})
-                except OSError:  # it is down: nobody knows whether the job was accepted
-                    time.sleep(0.1)
-                    continue
-                if answer.status == 200:
-                    with lock:
-                        accepted[token] = answer.json()["id"]
-                    break
-                assert answer.status in (429, 503), answer.body
-                with lock:
-                    refused[0] += 1
-                time.sleep(0.2)
-        waiting = [accepted[token] for token in mine]
-        while waiting:
-            time.sleep(0.5)
-            try:
-                status = server.call("GET", f"/v1/videos/{waiting[0]}").json()["status"]
-            except OSError:
-                continue
-            if status in ENDED:
-                with lock:
-                    ended[waiting.pop(0)] = status
-
+    chance, known = random.Random(seed), Clients(server)
     server.start()
     started = time.monotonic()
-    threads = [threading.Thread(target=client, args=(number,)) for number in range(clients)]
+    tokens = [[f"client {number} job {index}" for index in range(number, jobs, clients)] for number in range(clients)]
+    threads = [threading.Thread(target=known.work, args=(mine,)) for mine in tokens]
     for thread in threads:
         thread.start()
     for at in sorted(chance.uniform(0.02, 0.95) * jobs for _ in range(kills)):
@@ -72,19 +78,18 @@ def run(server: Server, *, jobs: int, clients: int, kills: int, seed: int) -> di
     for thread in threads:
         thread.join()
     seconds = time.monotonic() - started
-    listed = _listed(server)
+    listed, accepted = _listed(server), set(known.accepted.values())
     server.stop()
+    completed = [video for video, status in known.ended.items() if status == "completed"]
     return {
-        "jobs accepted": len(set(accepted.values())),
+        "jobs accepted": len(accepted),
         "jobs that the server lists": len(listed),
-        "listed twice or lost": len(listed) - len(set(listed)) + len(set(accepted.values()) ^ set(listed)),
+        "listed twice or lost": len(listed) - len(set(listed)) + len(accepted ^ set(listed)),
         "kills": kills,
         **_counts(server.data),
-        "broken videos": sum(
-            not _is_whole(server.data / "jobs" / video) for video, s in ended.items() if s == ENDED[0]
-        ),
+        "broken videos": sum(not _is_whole(server.data / "jobs" / video) for video in completed),
         "orphan files": len(_orphans(server.data, set(listed))),
-        "answers 429 or 503": refused[0],
+        "answers 429 or 503": known.refused,
         "seconds": round(seconds, 1),
     }
 

@@ -321,8 +321,8 @@ def first_side(side: int, passes: TwoPass) -> int:
     first = int(side * passes.downscale) // 32 * 32
     if first == 0:
         raise RequestError(
-            f"{side} pixels times {passes.downscale:.3g} leave the first pass less than 32. Ask for a video of at least "
-            f"{32 * math.ceil(1 / passes.downscale)} pixels a side, for a larger downscale, or for one pass."
+            f"{side} pixels times {passes.downscale:.3g} leave the first pass less than 32. Ask for a video of at "
+            f"least {32 * math.ceil(1 / passes.downscale)} pixels a side, for a larger downscale, or for one pass."
         )
     return first
 

@@ -13,7 +13,7 @@ import logging
 import os
 import signal
 import threading
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import Any
 
 from fastapi import FastAPI
@@ -62,13 +62,14 @@ def serve_on_ray(settings: ServerSettings, replicas: int, most: int) -> None:
     finally:
         context.database.close()
     stop = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
     cluster = os.environ.get("RAY_ADDRESS", "local")
     own = {"include_dashboard": False, "object_store_memory": STORE_BYTES} if cluster == "local" else {}
     ray.init(cluster, log_to_driver=False, logging_level=logging.WARNING, **own)
+    for number in (signal.SIGINT, signal.SIGTERM):  # behind ray.init, which sets its own
+        signal.signal(number, lambda *_: stop.set())
     try:
-        serve.start(http_options={"host": settings.host, "port": settings.port}, proxy_location="HeadOnly")
+        with suppress(TimeoutError):  # of a minute for the proxy to come: on a busy machine it comes later
+            serve.start(http_options={"host": settings.host, "port": settings.port}, proxy_location="HeadOnly")
         serve.run(_application(settings, replicas, most), name="openltx", route_prefix="/")
         happened("server.started", url=f"http://{settings.host}:{settings.port}", data=settings.data, replicas=replicas)
         stop.wait()

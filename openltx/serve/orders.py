@@ -172,7 +172,7 @@ def _order(
     context: Context, key: Key, card: ModelCard, kind: Kind, body: Any, sent: Mapping[str, str], source: Job | None
 ) -> Order:
     """The order of a checked body; ``sent`` has the identifiers of the files that came with it, by their place."""
-    wished = _wished(body, sent, source)
+    wished = _wished(kind, body, sent, source)
     plain = Order(wished=wished, seconds=body.seconds, priority=body.priority, source=source)
     video = None if kind == "new" else _video_of(body, sent)
     match kind:
@@ -194,10 +194,10 @@ def _order(
             return _extended(replace(plain, wished={**own, **wished}), card, extends, body.frames)
 
 
-def _wished(body: Any, sent: Mapping[str, str], source: Job | None) -> dict[str, Any]:
+def _wished(kind: Kind, body: Any, sent: Mapping[str, str], source: Job | None) -> dict[str, Any]:
     """The fields of ``GenerationRequest`` that are asked for: the client's own over those of the remixed job."""
     wished = wishes(body)
-    if isinstance(body, ExtensionRequest | EditRequest):
+    if kind != "new":
         wished.pop("video", None)
     reference = sent.get("input_reference") or (body.input_reference and body.input_reference.file_id)
     if reference is not None:

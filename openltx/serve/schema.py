@@ -165,8 +165,9 @@ def _docstrings(owner: type) -> dict[str, str]:
 VideoRequest = _video_body()
 """The body of POST /v1/videos."""
 
+_a_video: Any = VideoReference
 _SOURCE: dict[str, Any] = {
-    "video": (VideoReference | FileId | None, Described(None, description="The video; in a form also the file itself."))
+    "video": (_a_video | FileId | None, Described(None, description="The video; in a form also the file itself."))
 }
 
 ExtensionRequest = create_model(

@@ -11,6 +11,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -108,12 +109,9 @@ def test_all_jobs_end_once_though_a_replica_is_killed(tiny_checkpoint: Path, pos
 
 
 def test_a_replica_for_each_unfinished_job() -> None:
-    class Reported:
-        aggregated_metrics = {"unfinished": {"replica 1": 4.0, "replica 2": 3.0}}
-
-    assert replicas_for_queue(Reported())[0] == 4
-    Reported.aggregated_metrics = {}
-    assert replicas_for_queue(Reported())[0] == 1
+    reported = SimpleNamespace(aggregated_metrics={"unfinished": {"replica 1": 4.0, "replica 2": 3.0}})
+    assert replicas_for_queue(reported)[0] == 4
+    assert replicas_for_queue(SimpleNamespace(aggregated_metrics={}))[0] == 1
 
 
 def _of(jobs: Jobs) -> Any:

@@ -10,7 +10,7 @@ whoever counts rows before adding one asks to be ``alone``; on SQLite every writ
 """
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import orjson
@@ -124,15 +124,13 @@ def upsert(connection: Connection, table: Table, row: Mapping[str, Any], changes
 
 def _with_driver(url: str) -> URL:
     """The address with the driver that is used for it."""
-    try:
+    with suppress(ArgumentError):
         address = make_url(url)
-    except ArgumentError:
-        address = None
-    match address and address.get_backend_name():
-        case "sqlite":
-            return address
-        case "postgresql":
-            return address.set(drivername="postgresql+psycopg")
+        match address.get_backend_name():
+            case "sqlite":
+                return address
+            case "postgresql":
+                return address.set(drivername="postgresql+psycopg")
     raise ServeError(
         f'"{url.rpartition("@")[2]}" is no database that can be used. Leave it out for SQLite in the data folder, or '
         "write postgresql://USER:PASSWORD@HOST/NAME."
