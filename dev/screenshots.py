@@ -26,6 +26,7 @@ PROMPTS = [
     "a cyan ball bounces on a blue carpet in front of a beige wall",
     "a red ball bounces on a checkered floor",
 ]
+PATIENCE = 300_000  # milliseconds
 START = Path(str(files("openltx") / "bundled" / "playroom" / "start.png"))
 
 
@@ -86,6 +87,7 @@ def made(url: str, **request: Any) -> str:
 def opened(browser: Browser, address: str, *, width: int, height: int, **options: Any) -> Page:
     """A page with the studio, ready."""
     page = browser.new_context(viewport={"width": width, "height": height}, **options).new_page()
+    page.set_default_timeout(PATIENCE)
     page.goto(address)
     page.locator("#model:not(:empty)").wait_for()
     page.locator("#cost .figure").first.wait_for()
@@ -103,7 +105,7 @@ def compare(page: Page, video: str) -> None:
 
 def forming(page: Page) -> Page:
     """A video that is half made, and one that waits."""
-    page.locator("#steps").fill("120")
+    page.locator("#steps").fill("60")
     for prompt in (PROMPTS[-1], PROMPTS[1]):
         page.locator("#prompt").fill(prompt)
         page.locator("#generate").click()
@@ -115,10 +117,11 @@ def forming(page: Page) -> Page:
 
 def photograph(page: Page, name: str, clip_to: str | None = None) -> None:
     """Write one picture, without messages that pass."""
+    page.evaluate("scrollTo(0, 0)")
     page.wait_for_timeout(700)
     page.evaluate("document.getElementById('news').replaceChildren()")
     target = page.locator(clip_to) if clip_to else page
-    target.screenshot(path=OUTPUT / f"{name}.png")
+    target.screenshot(path=OUTPUT / f"{name}.jpg", type="jpeg", quality=88)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 /* The server's API: requests with the key, errors in words, events as they come.
 
-Everything that has to carry the key goes through `fetch`: videos and pictures too, which elements then show from memory.
-`connection` says "lost" when the server stops answering, and "found" when it does again. */
+Everything that has to carry the key goes through `fetch`: videos and pictures too, which elements then show from
+memory. `connection` says "lost" when the server stops answering, and "found" when it does again. */
 
 const KEY = "openltx.key";
 

@@ -19,14 +19,14 @@ const EXAMPLES = {
     "a green ball swings above a grey concrete floor in front of a grey wall",
   ],
   other: [
-    "A lighthouse on a cliff at dusk. Waves break on the rocks below, its beam sweeps slowly through thin fog. Wide shot, steady camera.",
+    "A lighthouse on a cliff at dusk. Waves break on the rocks below, its beam sweeps slowly through fog. Wide shot.",
     "A close-up of hands that knead dough on a floured wooden table in soft morning light from a window on the left.",
-    "An old tram climbs a steep street in light rain. The camera follows from behind; wet cobblestones mirror the shop signs.",
+    "An old tram climbs a steep street in light rain. The camera follows it; wet cobblestones mirror the shop signs.",
     "A paper boat drifts along a gutter stream past autumn leaves. Low angle, shallow depth of field, slow motion.",
   ],
 };
-const ELSEWHERE = ["prompt", "negative", "size", "seed", "image", "image_strength", "keyframes", "conditioning", "fit", "model",
-  "prompt_embeds", "original_prompt", ...NUMBERS.map((setting) => setting.name)];
+const ELSEWHERE = ["prompt", "negative", "size", "seed", "image", "image_strength", "keyframes", "conditioning", "fit",
+  "model", "prompt_embeds", "original_prompt", ...NUMBERS.map((setting) => setting.name)];
 const DEFAULTS = { noise_layout: "openltx", priority: 0, image_crf: 0, window: null };
 
 class Compose extends EventTarget {
@@ -143,7 +143,9 @@ class Compose extends EventTarget {
   /** What is asked for, as POST /v1/videos takes it; null where the model's own is meant is left out. */
   async #request() {
     const request = { ...this.#kept };
-    for (const [name, setting] of Object.entries(this.#numbers)) if (setting.value !== null) request[name] = setting.value;
+    for (const [name, setting] of Object.entries(this.#numbers)) {
+      if (setting.value !== null) request[name] = setting.value;
+    }
     if (this.#numbers.steps.element.hidden || "times" in this.#kept) delete request.steps;
     if (this.size.value) request.size = this.size.value;
     if (this.#negative.value.trim()) request.negative = this.#negative.value.trim();
@@ -167,9 +169,10 @@ class Compose extends EventTarget {
     byId("size").hidden = this.#continued !== null;
     byId("continued").hidden = this.#continued === null;
     if (this.#continued) {
+      const end = () => this.load({ prompt: this.#prompt.value });
       byId("continued").replaceChildren(
         h("span", {}, "The new part goes on from the end of “", this.#continued.prompt, "”."),
-        iconButton("close", "Do not go on from this video", () => this.load({ prompt: this.#prompt.value }), { class: "plain" }));
+        iconButton("close", "Do not go on from this video", end, { class: "plain" }));
     }
     const kept = Object.keys(this.#kept);
     byId("kept").hidden = !kept.length;
@@ -206,10 +209,11 @@ class Compose extends EventTarget {
   #showCost(plan) {
     const { takes_seconds: time, memory_bytes: memory, available_bytes: free, waiting_seconds: wait } = plan;
     const known = time !== null ? `about ${duration(time)}` : "time known after the first video";
+    const before = wait ? `after waiting about ${duration(wait)}` : `after ${plan.waiting} others`;
     byId("cost").classList.toggle("problem", !plan.fits);
     byId("cost").replaceChildren(
       h("span", { class: "figure" }, known), h("span", { class: "figure" }, `${bytes(memory)} of memory`),
-      plan.waiting > 0 && h("span", {}, wait ? `after waiting about ${duration(wait)}` : `after ${plan.waiting} others`) || "",
+      plan.waiting > 0 ? h("span", {}, before) : "",
       plan.fits ? "" : h("span", {}, `Only ${bytes(free)} are free: make it smaller or shorter.`));
   }
 

@@ -31,8 +31,16 @@ export function icon(name) {
 
 /** A button with an icon; its label is read out and shown as a tooltip, its text, if any, is shown. */
 export function iconButton(name, label, onclick, { text = "", ...attributes } = {}) {
-  const caption = text && h("span", {}, text);
-  return h("button", { type: "button", title: label, "aria-label": label, onclick, ...attributes }, icon(name), caption);
+  const said = { type: "button", title: label, "aria-label": label, onclick };
+  return h("button", { ...said, ...attributes }, icon(name), text && h("span", {}, text));
+}
+
+/** Make these the children of an element without touching those that are there already: they may have the focus. */
+export function agree(parent, children) {
+  for (const old of [...parent.children]) if (!children.includes(old)) old.remove();
+  children.forEach((child, index) => {
+    if (parent.children[index] !== child) parent.insertBefore(child, parent.children[index] ?? null);
+  });
 }
 
 /** Say something in passing, to eyes and to screen readers; problems stay until they are closed. */

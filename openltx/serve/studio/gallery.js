@@ -1,7 +1,7 @@
 /* The gallery: everything that was made, with search by words of the prompt. */
 
 import { inMemory } from "./api.js";
-import { attempt, byId, h, icon, iconButton } from "./dom.js";
+import { agree, attempt, byId, h, icon, iconButton } from "./dom.js";
 import { isUnfinished, jobs } from "./jobs.js";
 import { stage } from "./stage.js";
 import { OWN_VIDEO } from "./timeline.js";
@@ -11,9 +11,9 @@ const STATES = { failed: "failed", cancelled: "cancelled", expired: "expired" };
 class Gallery {
   #cards = new Map();
   #search = byId("search");
-  #seen = new IntersectionObserver((entries) => entries.forEach((entry) => entry.isIntersecting && this.#load(entry.target)), {
-    rootMargin: "200px",
-  });
+  #seen = new IntersectionObserver((entries) => {
+    for (const entry of entries) if (entry.isIntersecting) this.#load(entry.target);
+  }, { rootMargin: "200px" });
 
   constructor() {
     jobs.addEventListener("change", ({ detail }) => (!detail || !isUnfinished(detail)) && this.#draw());
@@ -25,9 +25,7 @@ class Gallery {
 
   #draw() {
     const finished = jobs.all().filter((job) => !isUnfinished(job));
-    const cards = finished.map((job) => this.#card(job));
-    const grid = byId("videos");
-    cards.forEach((card, index) => grid.children[index] !== card && grid.insertBefore(card, grid.children[index] ?? null));
+    agree(byId("videos"), finished.map((job) => this.#card(job)));
     byId("older").hidden = !jobs.hasMore;
     this.#filter();
     this.#mark();
@@ -43,11 +41,12 @@ class Gallery {
       stage.show(job.id);
       byId("player").scrollIntoView({ block: "nearest", behavior: "smooth" });
     };
+    const beside = iconButton("compare", `Compare with ${job.prompt}`, () => this.#compare(job.id), { class: "beside" });
     const card = h("li", { class: "card", "data-id": job.id, "data-status": job.status },
       h("button", { type: "button", class: "open", onclick: show, draggable: isThere ? "true" : "false" },
         h("span", { class: "still" }, isThere ? "" : icon("warn")),
         h("span", { class: "name" }, job.prompt), isThere ? "" : h("span", { class: "badge" }, STATES[job.status])),
-      isThere && iconButton("compare", `Compare with ${job.prompt}`, () => this.#compare(job.id), { class: "beside", "aria-pressed": "false" }));
+      isThere && beside);
     card.addEventListener("dragstart", (event) => event.dataTransfer.setData(OWN_VIDEO, job.id));
     this.#cards.set(job.id, card);
     if (isThere) this.#seen.observe(card);
@@ -91,7 +90,8 @@ class Gallery {
       count += !card.hidden;
     }
     byId("none").hidden = count > 0;
-    byId("none").textContent = words.length ? "Nothing here has these words." : "Nothing yet. What you make is kept here.";
+    const isSearch = words.length > 0;
+    byId("none").textContent = isSearch ? "Nothing here has these words." : "Nothing yet. What you make is kept here.";
   }
 
   #mark() {

@@ -1,6 +1,6 @@
 /* The studio: what goes between its parts, what is dropped and pasted, keys of the keyboard, and the server's state. */
 
-import { ApiError, call, connection, getJson, keepKey, onKeyWanted } from "./api.js";
+import { ApiError, OfflineError, call, connection, getJson, keepKey, onKeyWanted } from "./api.js";
 import { compose } from "./compose.js";
 import { attempt, byId, icon, say } from "./dom.js";
 import "./gallery.js";
@@ -28,8 +28,9 @@ stage.addEventListener("start", ({ detail: { job, frame } }) => compose.startFro
 queue.addEventListener("show", ({ detail: id }) => stage.show(id));
 timeline.addEventListener("video", ({ detail: { id, frame } }) => timeline.addVideo(jobs.get(id), { frame }));
 jobs.addEventListener("end", ({ detail: job }) => {
+  const reason = job.error?.message ?? "";
   if (job.status === "completed") say(`Finished: ${job.prompt}`);
-  else if (job.status === "failed") say(`Could not be made: ${job.prompt}. ${job.error?.message ?? ""}`, { isProblem: true });
+  else if (job.status === "failed") say(`Could not be made: ${job.prompt}. ${reason}`, { isProblem: true });
 });
 
 /* Dropped and pasted files */
@@ -147,7 +148,7 @@ function banner(words) {
   byId("banner").textContent = words;
 }
 
-connection.addEventListener("lost", () => banner("The server does not answer. It may be starting again; this page keeps trying."));
+connection.addEventListener("lost", () => banner(new OfflineError().message));
 connection.addEventListener("found", () => {
   banner("");
   start();

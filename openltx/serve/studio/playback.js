@@ -14,7 +14,7 @@ class Playback {
     byId("forward").addEventListener("click", () => this.step(1));
     byId("loop").addEventListener("click", () => this.loop());
     byId("full").addEventListener("click", () => this.fill());
-    byId("speed").addEventListener("change", () => this.#each((video) => (video.playbackRate = Number(byId("speed").value))));
+    byId("speed").addEventListener("change", () => this.#each((video) => this.#pace(video)));
     this.#scrub.addEventListener("input", () => {
       this.pause();
       this.seek(Number(this.#scrub.value));
@@ -30,7 +30,7 @@ class Playback {
     if (!videos.length) return;
     this.#each((video) => {
       video.loop = this.#isLooping;
-      video.playbackRate = Number(byId("speed").value);
+      this.#pace(video);
       video.addEventListener("loadedmetadata", () => this.#measure());
       video.addEventListener("click", () => this.toggle());
     });
@@ -97,6 +97,10 @@ class Playback {
 
   #each(act) {
     this.#videos.forEach(act);
+  }
+
+  #pace(video) {
+    video.playbackRate = Number(byId("speed").value);
   }
 
   #measure() {

@@ -3,7 +3,7 @@
 import { byId, duration, h, iconButton } from "./dom.js";
 import { cancel, isUnfinished, jobs } from "./jobs.js";
 
-const STAGES = { queued: "Waiting", prepare: "Reading the prompt", sample: "Forming", decode: "Decoding", write: "Writing" };
+const STAGES = { prepare: "Reading the prompt", sample: "Forming", decode: "Decoding", write: "Writing" };
 const paces = new Map(); // id -> the first step that was heard of, and when, by the server's clock
 
 /** How far a job is, in words. */
@@ -34,7 +34,9 @@ class Queue extends EventTarget {
 
   constructor() {
     super();
-    jobs.addEventListener("change", ({ detail }) => (detail ? this.#refresh(detail) : jobs.all().reverse().forEach((job) => this.#refresh(job))));
+    jobs.addEventListener("change", ({ detail }) => {
+      for (const job of detail ? [detail] : jobs.all().reverse()) this.#refresh(job);
+    });
     jobs.addEventListener("gone", ({ detail: id }) => this.#drop(id));
     jobs.addEventListener("preview", ({ detail }) => this.#picture(detail));
   }

@@ -107,12 +107,12 @@ export class SizeSetting {
     const kept = this.value;
     this.#own = { width, height };
     const area = width * height;
-    const shapes = [["Model's own", width / height, area], ["Square", 1, area], ["Wide 16:9", 16 / 9, area],
-      ["Tall 9:16", 9 / 16, area], ["Small", width / height, area / 4], ["Large", width / height, area * 2.25]];
-    const options = new Map(); // by size, so that each is offered once
+    const shapes = [["Square", 1, area], ["Wide 16:9", 16 / 9, area], ["Tall 9:16", 9 / 16, area],
+      ["Small", width / height, area / 4], ["Large", width / height, area * 2.25]];
+    const options = new Map([[`${width}x${height}`, `Model's own, ${width} × ${height}`]]); // each size is offered once
     for (const [label, ratio, pixels] of shapes) {
-      const [w, hh] = label === "Model's own" ? [width, height] : [grid(Math.sqrt(pixels * ratio)), grid(Math.sqrt(pixels / ratio))];
-      if (!options.has(`${w}x${hh}`)) options.set(`${w}x${hh}`, `${label}, ${w} × ${hh}`);
+      const [wide, high] = [grid(Math.sqrt(pixels * ratio)), grid(Math.sqrt(pixels / ratio))];
+      if (!options.has(`${wide}x${high}`)) options.set(`${wide}x${high}`, `${label}, ${wide} × ${high}`);
     }
     this.choice.replaceChildren(...[...options].map(([value, label]) => h("option", { value }, label)),
       h("option", { value: "" }, "Other"));
@@ -126,13 +126,9 @@ export class SizeSetting {
 
   set value(size) {
     const [width, height] = size ? size.split("x") : [this.#own.width, this.#own.height];
-    Object.assign(this.width, { value: width });
-    Object.assign(this.height, { value: height });
+    this.width.value = width;
+    this.height.value = height;
     this.#show();
-  }
-
-  get effective() {
-    return { width: Number(this.width.value) || this.#own.width, height: Number(this.height.value) || this.#own.height };
   }
 
   #show() {

@@ -12,8 +12,8 @@ const ENDS = {
   cancelled: "This video was cancelled.",
   expired: "This video has expired, and its file is gone.",
 };
-const FACTS = [["size", "Size"], ["frames", "Frames"], ["fps", "Frames a second"], ["steps", "Steps"], ["cfg", "Guidance"],
-  ["stg", "Spatio-temporal guidance"], ["seed", "Seed"], ["negative", "Keeps away from"]];
+const FACTS = [["size", "Size"], ["frames", "Frames"], ["fps", "Frames a second"], ["steps", "Steps"],
+  ["cfg", "Guidance"], ["stg", "Spatio-temporal guidance"], ["seed", "Seed"], ["negative", "Keeps away from"]];
 
 class Stage extends EventTarget {
   #id = null;
@@ -91,14 +91,16 @@ class Stage extends EventTarget {
 
   #empty() {
     return h("div", { class: "blank" }, icon("film"), h("p", {}, "Your video appears here."),
-      h("p", { class: "note" }, "Drop a picture to start from it, or a video made by openltx to get its settings back."));
+      h("p", { class: "note" },
+        "Drop a picture to start from it, or a video made by openltx to get its settings back."));
   }
 
   #unfinished(job) {
     const image = jobs.preview(job.id);
     return h("div", { class: "forming" },
       h("div", { class: "preview" }, image && h("img", { src: image, alt: "Preview of the video so far" })),
-      h("p", { class: "state" }), h("progress", { max: 100, value: job.progress, "aria-label": "Progress of this video" }),
+      h("p", { class: "state" }),
+      h("progress", { max: 100, value: job.progress, "aria-label": "Progress of this video" }),
       iconButton("cancel", "Cancel this video", () => cancel(job.id), { text: "Cancel" }));
   }
 
@@ -110,7 +112,8 @@ class Stage extends EventTarget {
   }
 
   #ended(job) {
-    return h("div", { class: "blank" }, icon("warn"), h("p", {}, ENDS[job.status]), h("p", { class: "note" }, job.error?.message ?? ""));
+    return h("div", { class: "blank" }, icon("warn"), h("p", {}, ENDS[job.status]),
+      h("p", { class: "note" }, job.error?.message ?? ""));
   }
 
   async #videos(...asked) {
@@ -121,7 +124,8 @@ class Stage extends EventTarget {
       const address = await inMemory(`/v1/videos/${job.id}/content`);
       if (drawn !== this.#drawn) return URL.revokeObjectURL(address); // something else is shown by now
       this.#addresses.push(address);
-      videos.push(h("video", { src: address, muted: true, playsInline: true, preload: "auto", "aria-label": job.prompt }));
+      const quiet = { muted: true, playsInline: true, preload: "auto" };
+      videos.push(h("video", { src: address, "aria-label": job.prompt, ...quiet }));
     }
     this.#screen(...videos.map((video, index) => h("figure", {}, video,
       shown.length > 1 && h("figcaption", {}, `${"AB"[index]}: seed ${shown[index].request.seed}`))));
@@ -134,15 +138,19 @@ class Stage extends EventTarget {
     const isThere = job.status === "completed";
     const say = (kind, detail) => this.dispatchEvent(new CustomEvent(kind, { detail }));
     const button = (name, text, label, run) => iconButton(name, label, run, { text });
+    const start = (frame) => say("start", { job, frame });
     const actions = isUnfinished(job) ? [] : [
       button("remix", isThere ? "Remix" : "Try again", "The same settings with a new seed", () => this.#remix(job)),
       button("edit", "Edit settings", "Put these settings into the form", () => say("edit", job)),
       isThere && button("extend", "Extend", "Go on from the end of this video", () => say("extend", job)),
-      isThere && button("last", "Use last frame", "Start a new video from the last frame", () => say("start", { job, frame: -1 })),
-      isThere && button("frame", "Use this frame", "Start a new video from the frame that is shown", () => say("start", { job, frame: playback.frame })),
-      isThere && button("download", "Download", "Download the video, with its settings in it", () => attempt(() => download(job))),
+      isThere && button("last", "Use last frame", "Start a new video from the last frame", () => start(-1)),
+      isThere && button("frame", "Use this frame", "Start a new video from the frame that is shown",
+        () => start(playback.frame)),
+      isThere && button("download", "Download", "Download the video, with its settings in it",
+        () => attempt(() => download(job))),
       other && button("close", "End comparison", "Show only the first video", () => this.compare(null)),
-      button("trash", "Delete", "Delete this video for good", () => confirm("Delete this video for good?") && remove(job.id)),
+      button("trash", "Delete", "Delete this video for good",
+        () => confirm("Delete this video for good?") && remove(job.id)),
     ];
     return [h("p", { class: "prompt" }, job.prompt),
       h("div", { class: "actions", role: "group", "aria-label": "What to do with this video" }, actions),
@@ -157,15 +165,17 @@ class Stage extends EventTarget {
 
 /** A job's settings in words. */
 function facts(job) {
-  const rows = FACTS.map(([name, label]) => [label, name === "stg" && !job.request[name] ? "" : word(job.request[name])]).filter(([, value]) => value);
-  const taken = Object.entries(job.stages ?? {}).reduce((sum, [stage, seconds]) => sum + (stage === "queued" ? 0 : seconds), 0);
+  const said = FACTS.filter(([name]) => name !== "stg" || job.request[name]); // usually off
+  const rows = said.map(([name, label]) => [label, word(job.request[name])]).filter(([, value]) => value);
+  const { queued: _, ...stages } = job.stages ?? {};
+  const taken = Object.values(stages).reduce((sum, seconds) => sum + seconds, 0);
   if (taken) rows.push(["Made in", duration(taken)]);
   return h("dl", {}, rows.map(([label, value]) => h("div", {}, h("dt", {}, label), h("dd", {}, value))));
 }
 
 /** What two videos do not share. */
 function differences(a, b) {
-  const rows = [["prompt", "Prompt"], ...FACTS].map(([name, label]) => [label, word(a.request[name]), word(b.request[name])]);
+  const rows = [["prompt", "Prompt"], ...FACTS].map(([name, label]) => [label, ...[a, b].map((job) => word(job.request[name]))]);
   const differing = rows.filter(([, left, right]) => left !== right);
   const heads = ["Differs in", "A", "B"].map((head) => h("th", { scope: "col" }, head));
   return h("table", {}, h("thead", {}, h("tr", {}, heads)), h("tbody", {}, differing.map(([label, left, right]) =>

@@ -4,7 +4,7 @@ A pin is dragged on the track, moved with the arrow keys, or set in the list und
 eighth frame, where the model's latents are (clips can begin nowhere else); the list takes any frame for a picture. */
 
 import { getJson, inMemory, upload } from "./api.js";
-import { byId, h, iconButton, number, say } from "./dom.js";
+import { agree, byId, h, iconButton, number, say } from "./dom.js";
 
 const GRID = 8;
 const HALF = 24; // pixels of half a pin
@@ -320,12 +320,6 @@ class Timeline extends EventTarget {
     });
     return video;
   }
-}
-
-/** Make these the children of an element without touching those that are there already: they may have the focus. */
-function agree(parent, children) {
-  for (const old of [...parent.children]) if (!children.includes(old)) old.remove();
-  children.forEach((child, index) => parent.children[index] !== child && parent.insertBefore(child, parent.children[index] ?? null));
 }
 
 export const timeline = new Timeline();

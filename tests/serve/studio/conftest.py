@@ -140,7 +140,9 @@ def visit(browser: Browser) -> Iterator[Callable[..., Studio]]:
         contexts.append(context)
         page = context.new_page()
         page.on("pageerror", lambda error: troubles.append(str(error)))
-        page.on("console", lambda said: said.type == "error" and HARMLESS not in said.text and troubles.append(said.text))
+        page.on(
+            "console", lambda said: said.type == "error" and HARMLESS not in said.text and troubles.append(said.text)
+        )
         ours = (server.url, "blob:", "data:")
         page.on("request", lambda request: request.url.startswith(ours) or troubles.append(request.url))
         return Studio(page, server)

@@ -42,7 +42,9 @@ def test_a_server_that_is_killed_and_started_again_goes_on_with_the_job(visit: A
     assert page.locator(".card").count() == 1
 
 
-def test_a_key_is_asked_for_and_serves_for_everything(visit: Any, start: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_key_is_asked_for_and_serves_for_everything(
+    visit: Any, start: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["serve", "keys", "add", "ann", "--data", str(tmp_path)]) == 0
     secret = capsys.readouterr().out.strip()
     server = start(tmp_path)

@@ -48,7 +48,9 @@ def test_a_picture_is_dropped_dragged_to_frame_0_and_moved_with_keys(studio: Any
     expect(page.locator(".pin")).to_have_count(0)
 
 
-def test_pictures_are_pasted_clips_pinned_and_nonsense_refused_in_words(studio: Any, tmp_path: Path, picture: Path) -> None:
+def test_pictures_are_pasted_clips_pinned_and_nonsense_refused_in_words(
+    studio: Any, tmp_path: Path, picture: Path
+) -> None:
     page = studio.page
     studio.fill(frames=25)
     studio.paste(picture, "image/png")
@@ -66,7 +68,9 @@ def test_pictures_are_pasted_clips_pinned_and_nonsense_refused_in_words(studio: 
 
 
 def test_a_video_made_by_openltx_brings_its_settings_back(studio: Any, server: Any, tmp_path: Path) -> None:
-    job = server.finished(server.create("a cube that knows its settings", steps=2, seed=77, cfg=1.5, decode_timestep=0.1)["id"])
+    job = server.finished(
+        server.create("a cube that knows its settings", steps=2, seed=77, cfg=1.5, decode_timestep=0.1)["id"]
+    )
     video = tmp_path / "cube.mp4"
     video.write_bytes(server.call("GET", f"/v1/videos/{job['id']}/content").body)
     studio.drop(video, "video/mp4", "body")

@@ -12,7 +12,10 @@ from openltx.media.io import read_metadata
 @pytest.fixture
 def pair(server: Any) -> list[dict[str, Any]]:
     """Two finished videos that differ in seed and prompt."""
-    made = [server.create(f"{colour} pair of shoes", seed=seed, steps=1)["id"] for seed, colour in ((1, "green"), (2, "blue"))]
+    made = [
+        server.create(f"{colour} pair of shoes", seed=seed, steps=1)["id"]
+        for seed, colour in ((1, "green"), (2, "blue"))
+    ]
     return [server.finished(job) for job in made]
 
 
@@ -50,7 +53,9 @@ def test_two_videos_are_compared_in_step(visit: Any, server: Any, pair: Any) -> 
     studio = visit(server).open(f"#{pair[0]['id']}")
     page = studio.page
     page.get_by_label("Search the gallery").fill("pair shoes blue")
-    expect(page.locator(".card:visible")).to_have_count(len([1 for card in page.locator(".card .name").all_inner_texts() if "blue pair" in card]))
+    expect(page.locator(".card:visible")).to_have_count(
+        len([1 for card in page.locator(".card .name").all_inner_texts() if "blue pair" in card])
+    )
     card = page.locator(f'.card[data-id="{pair[1]["id"]}"]')
     card.hover()
     card.get_by_role("button", name="Compare with blue pair of shoes").click()
@@ -60,7 +65,9 @@ def test_two_videos_are_compared_in_step(visit: Any, server: Any, pair: Any) -> 
     expect(table.get_by_role("row", name="Seed 1 2")).to_be_visible()
     page.get_by_role("button", name="Pause").click()
     page.locator("#scrub").fill("6")
-    page.wait_for_function("() => [...document.querySelectorAll('#screen video')].every(v => Math.abs(v.currentTime - 6.5 / 8) < 0.01)")
+    page.wait_for_function(
+        "() => [...document.querySelectorAll('#screen video')].every(v => Math.abs(v.currentTime - 6.5 / 8) < 0.01)"
+    )
     page.get_by_role("button", name="Play", exact=True).click()
     page.wait_for_function("() => [...document.querySelectorAll('#screen video')].every(v => !v.paused)")
     page.get_by_role("button", name="Show only the first video").click()
