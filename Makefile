@@ -10,10 +10,12 @@ PYTHON ?= python3
 BIN := .venv/bin
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --jaxtyping-packages=openltx,beartype.beartype
 PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt
-# a software OpenGL, with which the tests render, and the database that several servers share
-SYSTEM_PACKAGES := libegl1 libgl1-mesa-dri postgresql
+# a software OpenGL, with which the tests render, a browser, with which they use the studio, and the database that
+# several servers share
+SYSTEM_PACKAGES := libegl1 libgl1-mesa-dri chromium postgresql
 HAS_POSTGRES := ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || command -v initdb >/dev/null
 RENDERS := MUJOCO_GL=egl $(BIN)/python -c "import mujoco; mujoco.GLContext(16, 16)" >/dev/null 2>&1
+BROWSES := command -v chromium >/dev/null
 
 .PHONY: help install demo test check lint system assets bench bench-scaling clean
 .DELETE_ON_ERROR:
@@ -38,11 +40,11 @@ lint: .venv/.full
 	$(BIN)/lint-imports
 
 system: .venv/.full
-	@if $(RENDERS) && { $(HAS_POSTGRES); }; then exit 0; fi; \
+	@if $(RENDERS) && $(BROWSES) && { $(HAS_POSTGRES); }; then exit 0; fi; \
 	install="apt-get install -y --no-install-recommends $(SYSTEM_PACKAGES)"; \
 	if [ "$$(id -u)" = 0 ]; then apt-get update -qq && $$install; \
 	elif sudo -n true 2>/dev/null; then sudo apt-get update -qq && sudo $$install; \
-	else printf '%s\n' "The tests need a software OpenGL and PostgreSQL. Type this, then run make again:" \
+	else printf '%s\n' "The tests need a software OpenGL, Chromium and PostgreSQL. Type this, then run make again:" \
 		"    sudo apt-get install -y $(SYSTEM_PACKAGES)"; exit 1; fi; \
 	$(RENDERS) || { echo "MuJoCo cannot render although $(SYSTEM_PACKAGES) are installed. The reason:"; \
 		MUJOCO_GL=egl $(BIN)/python -c "import mujoco; mujoco.GLContext(16, 16)"; }

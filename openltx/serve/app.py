@@ -6,7 +6,7 @@ import openltx
 from openltx.serve.context import Context
 from openltx.serve.guard import Guard
 from openltx.serve.problems import answer_in_envelopes
-from openltx.serve.routes import files, service, videos
+from openltx.serve.routes import files, service, studio, videos
 
 _ABOUT = "The OpenAI Videos API over an LTX-Video model, with the fields of openltx's own requests as extensions."
 
@@ -22,7 +22,7 @@ def create_app(context: Context) -> FastAPI:
         redirect_slashes=False,
     )
     app.state.context = context
-    for routes in (videos, files, service):
+    for routes in (videos, files, service, studio):
         app.include_router(routes.router)
     answer_in_envelopes(app)
     app.add_middleware(Guard, settings=context.settings, metrics=context.metrics)  # pyright: ignore[reportArgumentType]

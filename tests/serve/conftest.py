@@ -187,8 +187,9 @@ def _start(tiny_checkpoint: Path) -> Iterator[Start]:
     started: list[Running] = []
     listeners: list[threading.Thread] = []
 
-    def start(data: Path, *flags: str, ready: bool = True) -> Running:
-        line = ["serve", str(tiny_checkpoint), "--port", "0", "--device", "cpu", "--threads", "1", "--data", str(data)]
+    def start(data: Path, *flags: str, ready: bool = True, port: int = 0) -> Running:
+        where = ["--port", str(port), "--data", str(data)]
+        line = ["serve", str(tiny_checkpoint), *where, "--device", "cpu", "--threads", "1"]
         process = subprocess.Popen(
             [sys.executable, "-m", "openltx", *line, "--precision", "float32", *flags],
             stderr=subprocess.PIPE,
