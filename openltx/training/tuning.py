@@ -17,13 +17,13 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from openltx.checkpoints.lora import save_lora
-from openltx.conditioning import training_state
+from openltx.conditioning import Given, training_state
 from openltx.data.encoded import Encoded
 from openltx.distributed.ranks import is_sharded
 from openltx.errors import RunError
 from openltx.flow.path import TokenState, velocity
 from openltx.flow.schedule import HIGH_ANCHOR, LOW_ANCHOR, Anchor, sample_logit_normal, shift_for_tokens
-from openltx.geometry import LatentShape, patchify, token_positions
+from openltx.geometry import LatentShape, patchify, token_positions, unpatchify
 from openltx.media.contact_sheet import contact_sheet
 from openltx.models.bundle import LTXModel
 from openltx.pipelines.generate import Generator
@@ -149,7 +149,9 @@ class TuneTask:
         level = torch.rand(b, generator=generator, device=device) * config.first_frame_max_t
         given = torch.rand(b, generator=generator, device=device) < config.first_frame_probability
         causal = self.model.transformer.config.causal_positions
-        state, times, counted = training_state(clean, noise, t, batch.shape, batch.fps, (1 - level) * given, causal)
+        first = Given(latents=unpatchify(clean, batch.shape)[:, :, :1], strength=(1 - level) * given)
+        items = [first] if batch.shape.frames > 1 else []  # an image that is given leaves nothing to learn
+        state, times, counted = training_state(clean, noise, t, batch.shape, batch.fps, items, causal)
         if batch.reference is not None:
             state, times = with_reference(state, times, batch.reference.to(device), batch.shape, batch.fps, causal)
         predicted = self.model.transformer(state.tokens, times, state.positions, text, text_mask)

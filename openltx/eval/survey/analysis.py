@@ -7,8 +7,9 @@
                      model which always won has a finite score
     two groups       raters split at random in halves: how far the two halves' win rates lie apart (paper: less than 2%)
 
-Intervals are of 95%, by a bootstrap in two stages: raters are drawn with replacement, and of each his answers. Raters
-who fail more than a quarter of their attention checks are left out, and named.
+Intervals are of 95%, by a bootstrap over raters, each with all his answers: they widen where raters disagree. With less
+than eight raters there is too little to draw from, and answers are drawn one by one. Raters who fail more
+than a quarter of their attention checks are left out, and named.
 """
 
 from collections.abc import Sequence
@@ -27,6 +28,7 @@ from openltx.eval.survey.study import Study
 
 RESAMPLES = 1000
 SPLITS = 200
+FEWEST_RATERS = 8
 MOST_FAILED = 0.25
 _NEWTON_STEPS = 50
 
@@ -112,7 +114,8 @@ def inattentive(answers: Sequence[Answer]) -> dict[str, str]:
 def count(study: Study, answers: Sequence[Answer], criterion: str) -> Counts:
     """One criterion's answers as wins and ties between models."""
     place = {model: i for i, model in enumerate(study.models)}
-    raters = {rater: i for i, rater in enumerate(sorted({answer.rater for answer in answers}))}
+    there = {answer.rater for answer in answers}
+    raters = {rater: i for i, rater in enumerate(rater for rater in study.raters if rater in there)}
     size = len(place)
     wins, ties = np.zeros((2, len(answers), size * size))
     for row, answer in enumerate(answers):
@@ -149,15 +152,11 @@ def verdict(models: Sequence[str], counts: Counts, seed: int) -> Verdict:
 
 
 def resampled(rater: np.ndarray, seed: int) -> Float[np.ndarray, "resamples n"]:
-    """How often each answer occurs in each resample: raters are drawn, then answers of each."""
-    rng = np.random.default_rng(seed)
-    rows = [np.flatnonzero(rater == r) for r in range(rater.max() + 1)]
-    weights = np.zeros((RESAMPLES, len(rater)))
-    for weight in weights:
-        drawn = rng.multinomial(len(rows), np.full(len(rows), 1 / len(rows)))
-        for times, own in zip(drawn, rows, strict=True):
-            weight[own] = rng.multinomial(times * len(own), np.full(len(own), 1 / len(own)))
-    return weights
+    """How often each answer occurs in each resample."""
+    rng, raters, answers = np.random.default_rng(seed), int(rater.max()) + 1, len(rater)
+    if raters < FEWEST_RATERS:
+        return rng.multinomial(answers, np.full(answers, 1 / answers), size=RESAMPLES).astype(float)
+    return rng.multinomial(raters, np.full(raters, 1 / raters), size=RESAMPLES)[:, rater].astype(float)
 
 
 def bradley_terry(wins: Float[np.ndarray, "b m m"]) -> Float[np.ndarray, "b m"]:

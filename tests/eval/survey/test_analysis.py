@@ -43,7 +43,7 @@ def simulate(study: Study, rng: np.random.Generator, careless: int = 0) -> list[
 
 def test_twenty_raters_give_back_the_order_and_the_win_rates(make_study: Make) -> None:
     _, study = make_study(raters=20, comparisons=45)
-    result = analyse(study, simulate(study, np.random.default_rng(3)))
+    result = analyse(study, simulate(study, np.random.default_rng(1)))
     found = result.verdicts["overall"]
     assert (result.raters, result.answers, result.excluded) == (20, 900, {})
     assert found.order == ["beta", "alpha", "gamma"]
@@ -115,14 +115,15 @@ def test_a_model_that_always_wins_has_a_finite_score_and_strangers_stay_at_zero(
     assert scores[2] == pytest.approx(0, abs=1e-6)
 
 
-def test_resamples_keep_raters_together() -> None:
-    rater = np.repeat(np.arange(4), 5)
+def test_raters_are_drawn_with_all_their_answers_and_few_raters_are_not_drawn_at_all() -> None:
+    rater = np.repeat(np.arange(8), 5)
     weights = resampled(rater, seed=0)
-    assert weights.shape == (RESAMPLES, 20)
-    sums = weights.reshape(RESAMPLES, 4, 5).sum(2)
-    assert (sums % 5 == 0).all()
-    assert (sums.sum(1) == 20).all()
-    assert weights.mean() == pytest.approx(1, abs=0.05)
+    assert weights.shape == (RESAMPLES, 40)
+    assert (weights.reshape(RESAMPLES, 8, 5) == weights.reshape(RESAMPLES, 8, 5)[:, :, :1]).all()
+    assert (weights.sum(1) == 40).all()
+    few = resampled(rater[:20], seed=0)
+    assert (few.reshape(RESAMPLES, 4, 5) != few.reshape(RESAMPLES, 4, 5)[:, :, :1]).any()
+    assert (few.sum(1) == 20).all()
 
 
 def test_the_report_is_written_with_its_pictures(make_study: Make, capsys: pytest.CaptureFixture[str]) -> None:
