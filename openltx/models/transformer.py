@@ -387,9 +387,7 @@ def _masked(mask: Bool[Tensor, "b l"], like: Tensor) -> Float[Tensor, "b l"] | N
     return None if bool(mask.all()) else (~mask).to(like.dtype) * MASKED_LOGIT
 
 
-def _with_text(
-    h: Tensor, rows: Tensor | None, context: Context
-) -> tuple[Tensor, Tensor | None, Tensor, Tensor | None]:
+def _with_text(h: Tensor, rows: Tensor | None, context: Context) -> tuple[Tensor, Tensor | None, Tensor, Tensor | None]:
     """One sequence of caption and video: tokens, times' rows, rotation (none of the caption) and self-attention bias.
 
     Caption tokens have the largest time of their sample.
