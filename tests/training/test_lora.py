@@ -210,8 +210,8 @@ def test_a_run_that_goes_on_is_the_uninterrupted_one_and_holds_the_lora_alone(
 def test_training_sees_a_reference_as_sampling_does() -> None:
     shape, fps = LatentShape(frames=2, height=1, width=2), 8.0
     clean, noise, reference = torch.randn(3, 2, 4, 16).unbind(0)
-    t, none = torch.tensor([0.4, 0.8]), torch.zeros(2)
-    state, times, counted = training_state(clean, noise, t, shape, fps, none)
+    t = torch.tensor([0.4, 0.8])
+    state, times, counted = training_state(clean, noise, t, shape, fps)
     state, times = with_reference(state, times, reference, shape, fps, causal=True)
     latents = reference.reshape(2, 2, 1, 2, 16).permute(0, 4, 1, 2, 3)
     assert torch.equal(patchify(latents), reference)
