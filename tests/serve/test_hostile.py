@@ -3,9 +3,12 @@
 import json
 import socket
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
+
+from benchmarks.serve_hostile import attacks, from_schema, send
 
 FILE = f"file-{'0' * 32}"
 
@@ -213,3 +216,18 @@ def test_a_body_beyond_the_limit_is_refused_while_it_arrives(server: Any) -> Non
     announced = {"Content-Type": "application/json", "Content-Length": "99999999999"}
     answer = server.call("POST", "/v1/videos", b"{", announced)
     assert (answer.status, answer.error["code"]) == (413, "too_large")
+
+
+def test_whatever_the_attack_the_answer_is_clear(server: Any, tmp_path: Path) -> None:
+    for attack in attacks(tmp_path, 60, seed=3):
+        status = send(server, attack)
+        assert status < 500 or status == 503, attack
+
+
+def test_requests_made_from_the_openapi_document_are_answered(server: Any) -> None:
+    pytest.importorskip("schemathesis")
+    statuses = from_schema(server, 60, seed=3)
+    assert statuses.total() >= 50
+    assert {status for status in statuses if status >= 500} <= {503}
+    for job in server.call("GET", "/v1/videos?limit=100").json()["data"]:
+        server.call("DELETE", f"/v1/videos/{job['id']}")

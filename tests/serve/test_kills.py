@@ -6,6 +6,8 @@ import sqlite3
 from pathlib import Path
 from typing import Any
 
+from benchmarks.serve_harness import Server
+from benchmarks.serve_kills import run
 from openltx.media.io import read_video
 
 SLOW = {"steps": 200, "size": "256x256", "frames": 33}
@@ -81,6 +83,14 @@ def test_a_server_killed_twice_in_mid_job_loses_and_doubles_nothing(start: Any, 
     connection.close()
     assert row == ("queued", 0)  # it waits for the next start
     assert leftovers(tmp_path, {*videos, running["id"]}) == []
+
+
+def test_jobs_of_many_clients_end_once_though_the_server_is_killed(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    flags = ["--queue", "100", "--device", "cpu", "--precision", "float32", "--threads", "1"]
+    found = run(Server(tmp_path / "data", str(tiny_checkpoint), flags), jobs=9, clients=3, kills=1, seed=1)
+    assert found["jobs that ended exactly once"] == found["jobs completed"] == found["jobs accepted"] == 9
+    assert (found["listed twice or lost"], found["broken videos"], found["orphan files"]) == (0, 0, 0)
+    assert found["integrity_check"] == "ok"
 
 
 def _lives(pid: int) -> bool:

@@ -11,10 +11,11 @@ from PIL import Image
 
 from openltx import GenerationRequest, Generator, LTXModel, RequestError
 from openltx.media.io import read_metadata, read_video
+from openltx.recipes.opening import ModelFlags
+from openltx.recipes.upscaling import UpscalerFlags
 from openltx.serve.files import PREVIEW, Files
 from openltx.serve.making import DroppedError, Maker, StoppingError
 from openltx.serve.settings import Limits, ServerSettings
-from openltx.serve.store.database import Database
 from openltx.serve.store.jobs import Job, Jobs
 
 Enter = Callable[..., Job]
@@ -166,6 +167,10 @@ def test_what_only_the_model_can_refuse_is_a_request_error(
         maker(tiny_model, jobs, files)(claim(stg=1.0, skip_blocks=[99]))
 
 
-def test_limits_survive_the_way_to_the_worker(settings: ServerSettings, database: Database) -> None:
-    given = ServerSettings(data=settings.data, model="x", threads=2, limits=Limits(queue=3))
+def test_settings_reach_the_worker_whole(settings: ServerSettings) -> None:
+    using = ModelFlags(model="m", lora=("a:0.5", "b"), text_encoder=Path("/t5"), residency="streamed")
+    upscaling = UpscalerFlags(upscaler="u", first_pass=("steps=3",))
+    given = ServerSettings(
+        data=settings.data, using=using, upscaling=upscaling, threads=2, database="x", limits=Limits(queue=3)
+    )
     assert ServerSettings.from_json(given.to_json()) == given

@@ -8,7 +8,7 @@ import pytest
 
 from openltx.cli import main
 from openltx.errors import ServeError
-from openltx.serve.settings import Limits, ServerSettings
+from openltx.serve.settings import Limits
 from openltx.serve.store.database import Database
 from openltx.serve.store.jobs import Job, Jobs, NewJob, QueueFullError, new_id
 from openltx.serve.store.keys import Keys
@@ -124,15 +124,3 @@ def test_several_servers_need_a_database_that_they_share(capsys: pytest.CaptureF
     pytest.importorskip("ray")
     assert main(["serve", "--ray"]) == 2
     assert "--database" in capsys.readouterr().err
-
-
-def test_settings_reach_a_worker_whole(postgres_url: str, settings: ServerSettings) -> None:
-    from dataclasses import replace
-    from pathlib import Path
-
-    from openltx.recipes.opening import ModelFlags
-    from openltx.recipes.upscaling import UpscalerFlags
-
-    using = ModelFlags(model="m", lora=("a:0.5", "b"), text_encoder=Path("/t5"), residency="streamed")
-    full = replace(settings, using=using, upscaling=UpscalerFlags(first_pass=("steps=3",)), database=postgres_url)
-    assert ServerSettings.from_json(full.to_json()) == full
