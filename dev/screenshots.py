@@ -49,8 +49,6 @@ def main() -> None:
         hand = opened(browser, f"{url}/#{videos[-2]}", **phone)
         hand.locator("#prompt").fill(PROMPTS[1])
         photograph(hand, "phone")
-        hand.locator("#player").scroll_into_view_if_needed()
-        photograph(hand, "phone-player", clip_to="#player")
         browser.close()
 
 
@@ -91,7 +89,8 @@ def opened(browser: Browser, address: str, *, width: int, height: int, **options
     page.goto(address)
     page.locator("#model:not(:empty)").wait_for()
     page.locator("#cost .figure").first.wait_for()
-    page.wait_for_function("() => document.querySelectorAll('.card img').length >= 4")
+    page.wait_for_function("() => document.querySelector('#screen video, .card')")
+    page.wait_for_timeout(3000)  # for the thumbnails that are in sight
     return page
 
 
@@ -115,13 +114,12 @@ def forming(page: Page) -> Page:
     return page
 
 
-def photograph(page: Page, name: str, clip_to: str | None = None) -> None:
+def photograph(page: Page, name: str) -> None:
     """Write one picture, without messages that pass."""
     page.evaluate("scrollTo(0, 0)")
     page.wait_for_timeout(700)
     page.evaluate("document.getElementById('news').replaceChildren()")
-    target = page.locator(clip_to) if clip_to else page
-    target.screenshot(path=OUTPUT / f"{name}.jpg", type="jpeg", quality=88)
+    page.screenshot(path=OUTPUT / f"{name}.jpg", type="jpeg", quality=88)
 
 
 if __name__ == "__main__":
