@@ -32,13 +32,13 @@ from torch import Tensor, nn
 import openltx
 from openltx.cache import cache_folder
 from openltx.checkpoints.keys import TRANSFORMER_TABLE
-from openltx.conditioning import training_state
+from openltx.conditioning import Given, training_state
 from openltx.data.captioned import CaptionedVideo
 from openltx.data.encoded import Encoded, Size, encode_videos
 from openltx.eval.clips import clips_to_measure
 from openltx.flow.path import velocity
 from openltx.flow.schedule import sample_logit_normal
-from openltx.geometry import LatentShape, patchify
+from openltx.geometry import LatentShape, patchify, unpatchify
 from openltx.models.transformer import TransformerConfig, VideoTransformer, init_weights
 from openltx.noise import derived_generator
 from openltx.training import loop
@@ -134,9 +134,10 @@ class Ours:
         """None."""
 
     def loss(self, draw: Draw, step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float | Tensor]]:  # noqa: ARG002
-        held = torch.full((len(draw.clean),), float(draw.given))
         work = self.work
-        state, times, counted = training_state(draw.clean, draw.noise, draw.t, work.shape, work.fps, held)
+        first = Given(latents=unpatchify(draw.clean, work.shape)[:, :, :1])
+        items = [first] if draw.given else []
+        state, times, counted = training_state(draw.clean, draw.noise, draw.t, work.shape, work.fps, items)
         predicted = self.module(state.tokens, times, state.positions, draw.text, draw.mask).float()
         error = (predicted - velocity(draw.clean, draw.noise)).square().mean(-1) * counted
         return (error.sum(1) / counted.sum(1)).mean(), {}
