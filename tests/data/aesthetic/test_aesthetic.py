@@ -164,6 +164,18 @@ def test_the_page_asks_learns_takes_back_and_ends(page: http.client.HTTPConnecti
     assert all(rating.better == max(rating.left, rating.right) for rating in kept)
 
 
+def test_the_command_serves_the_page(
+    network: MobileNetV2, clip_folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uvicorn = pytest.importorskip("uvicorn")
+    pytest.importorskip("cv2")
+    served: list[tuple[str, int]] = []
+    monkeypatch.setattr(uvicorn, "run", lambda app, host, port, log_level: served.append((host, port)))
+    assert main(["data", "rate", str(clip_folder), "--rater", "ada", "--port", "8011"]) == 0
+    assert served == [("127.0.0.1", 8011)]
+    assert "http://127.0.0.1:8011/?rater=ada" in capsys.readouterr().out
+
+
 def test_a_ranker_is_trained_and_scores_clips_of_a_new_set(
     network: MobileNetV2, clip_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
