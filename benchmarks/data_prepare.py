@@ -106,7 +106,7 @@ def compare(found: Sequence[int], true: Sequence[tuple[int, int]]) -> tuple[list
 
 def defects(bases: int) -> None:
     """Precision and recall of crop, motion and dedupe."""
-    clips = known_clips(film_clips(bases, 49, 480))
+    clips = known_clips(film_clips(bases, 33, 480))
     found = measured(clips)
     print(f"{len(clips)} clips")
     for name, flagged, true in (
@@ -339,7 +339,7 @@ def _moves(frames: Sequence[np.ndarray]) -> bool:
     """Whether a tenth of the picture changes by ten levels within every half second: judged without optical flow."""
     steps = [frames[place].astype(int) for place in range(0, len(frames), 12)]
     shares = [float((np.abs(b - a).max(-1) > 10).mean()) for a, b in pairwise(steps)]
-    return min(shares) > 0.1 and float(np.mean([s.mean() for s in steps])) > 30
+    return min(shares) > 0.05 and float(np.mean([s.mean() for s in steps])) > 30
 
 
 def cut_part(source: Path, target: Path, seconds: float) -> None:

@@ -1,4 +1,4 @@
-"""The aesthetic ranker on orders that are known: a clean clip against the same clip made worse, in six ways.
+"""The aesthetic ranker on orders that are known: a clean clip against the same clip made worse, in five ways.
 
 Clips are held out with all that was made of them. Then each kind in turn is left out of the training and measured.
 """
@@ -34,7 +34,7 @@ def known_orders(clips: Sequence[np.ndarray], seed: int = 0) -> None:
     def chosen(is_held: bool, kinds: Sequence[str]) -> list[Pair]:
         return [pair for kind, number, pair in pairs if (number in held) == is_held and kind in kinds]
 
-    scores = score(train_ranker(table, chosen(False, list(KINDS)), seed=seed), table)
+    scores = score(train_ranker(table, chosen(False, list(KINDS))), table)
     print(f"{len(clips)} clips, {len(held)} of them held out; {len(pairs)} pairs")
     print(f"all kinds: {accuracy(scores, chosen(True, list(KINDS)))}")
     for kind in KINDS:
@@ -43,7 +43,7 @@ def known_orders(clips: Sequence[np.ndarray], seed: int = 0) -> None:
     unseen = np.zeros(2, int)
     for kind in KINDS:
         others = [other for other in KINDS if other != kind]
-        found = accuracy(score(train_ranker(table, chosen(False, others), seed=seed), table), chosen(True, [kind]))
+        found = accuracy(score(train_ranker(table, chosen(False, others)), table), chosen(True, [kind]))
         unseen += (round(found.share * found.pairs), found.pairs)
         print(f"    {kind}: {found}")
     print(f"    all: {unseen[0] / unseen[1]:.3f} of {unseen[1]} pairs")
@@ -53,11 +53,10 @@ def _blurred(frame: np.ndarray, strength: float) -> np.ndarray:
     return np.array(Image.fromarray(frame).filter(ImageFilter.GaussianBlur(4 * strength)))
 
 
-def _dark(frame: np.ndarray, strength: float) -> np.ndarray:
-    return (255 * (frame / 255) ** (1 + 2 * strength)).astype(np.uint8)
-
-
-def _light(frame: np.ndarray, strength: float) -> np.ndarray:
+def _badly_exposed(frame: np.ndarray, strength: float) -> np.ndarray:
+    """Too dark or too light, by the last of three digits of the strength."""
+    if int(1000 * strength) % 2:
+        return (255 * (frame / 255) ** (1 + 2 * strength)).astype(np.uint8)
     return (frame * (1 + 1.2 * strength)).clip(0, 255).astype(np.uint8)
 
 
@@ -81,8 +80,7 @@ def _noisy(frame: np.ndarray, strength: float) -> np.ndarray:
 
 KINDS: dict[str, Callable[[np.ndarray, float], np.ndarray]] = {
     "blur": _blurred,
-    "too dark": _dark,
-    "too light": _light,
+    "exposure": _badly_exposed,
     "compression": _compressed,
     "bars": _with_bars,
     "noise": _noisy,

@@ -191,9 +191,7 @@ def _with_bars(base: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, 
     kind = rng.integers(3)
     rows = 2 * int(rng.uniform(0.03, 0.15) * height / 2) if kind != 1 else 0
     columns = 2 * int(rng.uniform(0.03, 0.15) * width / 2) if kind != 0 else 0
-    made = base.copy()
-    made[:, :rows] = made[:, height - rows :] = 0
-    made[:, :, :columns] = made[:, :, width - columns :] = 0
+    made = np.pad(base, ((0, 0), (rows, rows), (columns, columns), (0, 0)))
     return made, (rows, rows, columns, columns)
 
 

@@ -154,7 +154,7 @@ def rank(folder: Path, *, out: Annotated[Path, Parameter(name=["--out", "-o"])],
     out
         The ranker's file, for `openltx data prepare --ranker`.
     seed
-        Of the training and of what is held out.
+        Of what is held out.
     """
     from openltx.data.aesthetic.ranker import accuracy, hold_out, score, train_ranker
     from openltx.data.aesthetic.ratings import RATINGS, Ratings, rated_pairs
@@ -165,8 +165,8 @@ def rank(folder: Path, *, out: Annotated[Path, Parameter(name=["--out", "-o"])],
     places = {path: place for place, path in enumerate(described.paths)}
     pairs = rated_pairs(Ratings(folder / RATINGS).all(), places)
     learned, measured = hold_out(pairs, range(len(places)), seed=seed)
-    found = accuracy(score(train_ranker(described.features, learned, seed=seed), described.features), measured)
-    final = train_ranker(described.features, pairs, seed=seed)
+    found = accuracy(score(train_ranker(described.features, learned), described.features), measured)
+    final = train_ranker(described.features, pairs)
     final.save(out, {"pairs": len(pairs), "heldout_accuracy": found.share, "low": found.low, "high": found.high})
     _say(f"{out}  learned from {len(pairs)} pairs; trained without a fifth of the clips: right on {found}")
 

@@ -28,7 +28,7 @@ __all__ = [
 
 ASSETS: dict[str, Asset] = {
     asset.name: asset
-    for asset in (LPIPS_WEIGHTS, MOBILENET_V2, TRANSNET_V2, BIG_BUCK_BUNNY, TEST_CLIPS, VTEST, T5_TOKENIZER)
+    for asset in (LPIPS_WEIGHTS, MOBILENET_V2, BIG_BUCK_BUNNY, TEST_CLIPS, VTEST, T5_TOKENIZER, TRANSNET_V2)
 }
 
 

@@ -23,8 +23,10 @@ from openltx.media.io import read_video
 from openltx.models.mobilenet import FEATURES, SIDE, MobileNetV2
 
 TAPS = (1, 3, 6, 10, 13, 16)  # after the last block of each width
-TAP_CHANNELS = 16 + 24 + 32 + 64 + 96 + 160
-WIDTH = 2 * (2 * TAP_CHANNELS + FEATURES)  # of a clip's features: whole frames, then their middles
+TAP_CHANNELS = (16, 24, 32, 64, 96, 160)
+PARTS = 2 * (*(channels for channels in TAP_CHANNELS for _ in ("mean", "deviation")), FEATURES)
+"""How many features come from each layer: of whole frames, then of their middles."""
+WIDTH = sum(PARTS)
 LABELS = 3
 BLOCK = 32  # clips between two writes of the features' file
 

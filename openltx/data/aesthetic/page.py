@@ -15,13 +15,12 @@ from fastapi import FastAPI, HTTPException
 from fastapi.responses import FileResponse
 from pydantic import BaseModel
 
-from openltx.data.aesthetic.features import Described
+from openltx.data.aesthetic.features import PARTS, Described
 from openltx.data.aesthetic.pairs import next_pair, share_a_label
 from openltx.data.aesthetic.ranker import score, train_ranker
 from openltx.data.aesthetic.ratings import Rating, Ratings, rated_pairs
 
 LEARN_EVERY, LEARN_FROM = 10, 20
-STEPS = 150  # of learning while a person waits: about a second
 PAGE = Path(__file__).with_name("page.html")
 
 
@@ -52,6 +51,7 @@ class Session:
     described: Described
     ratings: Ratings
     goal: int
+    parts: Sequence[int] = PARTS
     scores: np.ndarray | None = None
     learned_from: int = 0
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -87,7 +87,7 @@ class Session:
     def _learn(self, answers: Sequence[Rating]) -> None:
         pairs = rated_pairs(answers, self.places)
         if pairs:
-            self.scores = score(train_ranker(self.described.features, pairs, steps=STEPS), self.described.features)
+            self.scores = score(train_ranker(self.described.features, pairs, self.parts), self.described.features)
         self.learned_from = len(answers)
 
     def _pairs_of(self, answers: Sequence[Rating]) -> list[tuple[int, int]]:

@@ -19,6 +19,7 @@ from openltx.data.prepare.settings import MotionSettings
 from openltx.data.prepare.stage import Look, rounded
 
 SAME = 0.35  # grey levels, in the mean, by which compressed copies of one frame may differ
+FROZEN_MEAN, FROZEN_PEAK = 1.0, 10.0  # the same while a standstill goes on, over key frames; the peak is the 99.5 %
 TEXTURED = 80  # percentile of the gradient above which a pixel tells motion
 
 
@@ -49,7 +50,7 @@ class Motion:
             "speed": rounded(sum(speeds) / pairs * look.fps),
             "camera": rounded(np.hypot(*path.T).sum() / pairs * look.fps),
             "jitter": rounded(np.median(steps)),
-            "frozen": rounded(_longest_run(still) / look.fps),
+            "frozen": rounded(_standstill(grey) / look.fps),
         }
 
     def objection(self, measures: Measures) -> str | None:
@@ -72,9 +73,14 @@ def _textured(grey: UInt8[np.ndarray, "h w"]) -> np.ndarray:
     return strength >= max(float(np.percentile(strength, TEXTURED)), 1e-6)
 
 
-def _longest_run(flags: list[bool]) -> int:
-    longest = run = 0
-    for flag in flags:
-        run = run + 1 if flag else 0
-        longest = max(longest, run)
+def _standstill(grey: list[UInt8[np.ndarray, "h w"]]) -> int:
+    """The most frames in a row that repeat one frame, but for what compression makes of it."""
+    import cv2
+
+    longest = first = 0
+    for place in range(1, len(grey)):
+        change = cv2.absdiff(grey[first], grey[place])
+        if change.mean() > FROZEN_MEAN or np.percentile(change, 99.5) > FROZEN_PEAK:
+            first = place
+        longest = max(longest, place - first)
     return longest
