@@ -37,7 +37,7 @@ class Motion:
         diagonal = float(np.hypot(*grey[0].shape)) if grey else 1.0
         still = [float(cv2.absdiff(a, b).mean()) < SAME for a, b in pairwise(grey)]
         moving = [pair for pair, same in zip(pairwise(grey), still, strict=True) if not same]
-        finder = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST)
+        finder = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST)
         speeds, camera = [], []
         for before, after in moving:
             flow = finder.calc(before, after, None)  # pyright: ignore[reportCallIssue, reportArgumentType]
