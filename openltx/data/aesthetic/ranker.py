@@ -23,7 +23,7 @@ from openltx.data.aesthetic.features import PARTS
 from openltx.errors import DataError
 
 FORMAT = "openltx.aesthetic_ranker"
-DECAY = 0.01
+DECAY = 0.001
 OF_FEATURES = (
     0.1  # scale of single features beside a layer's deviation: as if they were decayed a hundred times as much
 )

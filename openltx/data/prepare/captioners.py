@@ -155,10 +155,10 @@ def _load(name: str) -> tuple[Any, Any]:
         raise DataError(f'A model needs transformers ({error}): pip install "openltx[caption]"') from error
     try:
         processor = AutoProcessor.from_pretrained(name)
-        model = AutoModelForImageTextToText.from_pretrained(name, dtype="auto", use_safetensors=True)
+        model: Any = AutoModelForImageTextToText.from_pretrained(name, dtype="auto", use_safetensors=True)
     except (OSError, ValueError, KeyError) as error:
         raise CheckpointError(
             f"{name} cannot be loaded as a vision-language model ({error}). Give a folder or a hub name of a model "
             "that transformers loads as image-text-to-text, with a chat template."
         ) from error
-    return processor, model.eval().to("cuda" if torch.cuda.is_available() else "cpu")
+    return processor, model.eval().to(torch.device("cuda" if torch.cuda.is_available() else "cpu"))

@@ -56,7 +56,7 @@ def text_lines(grey: UInt8[np.ndarray, "k h w"]) -> list[tuple[int, int, int, in
     joined = cv2.morphologyEx(strokes, cv2.MORPH_CLOSE, np.ones((1, max(width // 40, 3)), np.uint8))
     joined = cv2.morphologyEx(joined, cv2.MORPH_OPEN, np.ones((max(height // 100, 2), max(width // 60, 3)), np.uint8))
     count, _, boxes, _ = cv2.connectedComponentsWithStats(joined, connectivity=8)
-    candidates = [tuple(int(value) for value in boxes[index][:4]) for index in range(1, count)]
+    candidates = [(int(left), int(top), int(wide), int(high)) for left, top, wide, high, _ in boxes[1:count]]
     middle = grey[len(grey) // 2]
     return [box for box in candidates if _is_line(middle, strokes, box)]
 

@@ -68,7 +68,7 @@ def _ray(workers: int) -> Any:
         address = os.environ.get("RAY_ADDRESS")
         os.environ.setdefault("RAY_worker_niceness", "0")  # on one machine there is nobody to be nice to
         cores = {} if address else {"num_cpus": 2 * workers + 2, "include_dashboard": False}
-        ray.init(address=address, log_to_driver=False, logging_level="ERROR", **cores)
-    logging.getLogger("ray.data").setLevel("ERROR")
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **cores)
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
     ray.data.DataContext.get_current().enable_progress_bars = False
     return ray
