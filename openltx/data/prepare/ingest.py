@@ -44,6 +44,8 @@ def _ingest(path: Path, settings: CutSettings) -> dict[str, Any]:
     with open_stream(path) as (_, stream):
         fps, unit = stream_fps(stream), float(stream.time_base)
     found = survey(path, detector=settings.detector)
+    if not found.pts:
+        return {"rejected": "There is no frame in it that can be decoded."}
     if min(found.size) < SMALLEST:
         return {"rejected": f"Its picture of {found.size[1]}x{found.size[0]} pixels is smaller than any clip's."}
     times = _seconds(found, unit)

@@ -3,7 +3,7 @@
     speed     how far the fastest twentieth of the picture moves: the mean over the clip, in diagonals a second
     camera    how far textured parts move together: the mean, in diagonals a second
     jitter    by how much that changes from one frame to the next: the median, in diagonals a frame. A pan has little
-    frozen    the longest time without any change, in seconds
+    frozen    the longest time without any change, as a share of the clip
 
 Frames that repeat the one before, as animation drawn "on twos" has them, count for ``frozen`` alone.
 """
@@ -50,7 +50,7 @@ class Motion:
             "speed": rounded(sum(speeds) / pairs * look.fps),
             "camera": rounded(np.hypot(*path.T).sum() / pairs * look.fps),
             "jitter": rounded(np.median(steps)),
-            "frozen": rounded(_standstill(grey) / look.fps),
+            "frozen": rounded(_standstill(grey) / pairs),
         }
 
     def objection(self, measures: Measures) -> str | None:
@@ -58,7 +58,7 @@ class Motion:
         if measures["speed"] < limits.min_speed:
             return f"static: {measures['speed']:.3g} diagonals a second"
         if measures["frozen"] > limits.max_frozen:
-            return f"frozen for {measures['frozen']:.2f} s"
+            return f"frozen for {measures['frozen']:.0%} of it"
         if measures["jitter"] > limits.max_jitter:
             return f"jittery: {measures['jitter']:.3g} diagonals a frame"
         return None

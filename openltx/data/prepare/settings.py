@@ -42,8 +42,8 @@ class MotionSettings:
     """Speeds are in diagonals of the picture a second, jitter in diagonals a frame."""
 
     min_speed: float = 0.006
-    max_frozen: float = 0.6
-    """Seconds without any change, at most."""
+    max_frozen: float = 0.4
+    """The share of a clip that may pass without any change."""
     max_jitter: float = 0.006
 
 
@@ -51,7 +51,7 @@ class MotionSettings:
 class SharpnessSettings:
     """``max_blur``: from 0, sharp, to 1. Lightness is the mean of the picture's, from 0 to 255."""
 
-    max_blur: float = 0.6
+    max_blur: float = 0.75
     min_lightness: float = 16.0
     max_lightness: float = 240.0
 
@@ -60,7 +60,7 @@ class SharpnessSettings:
 class OverlaySettings:
     """Lines of text that stay in place while the picture moves may cover this share of it."""
 
-    max_share: float = 0.004
+    max_share: float = 0.01
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -59,7 +59,7 @@ def test_standstill_and_shaking_are_told_from_motion_and_from_a_pan() -> None:
     assert stage.objection(stage.measure(look_at(on_twos))) is None
     still = stage.measure(look_at(np.repeat(base[:1], 30, axis=0)))
     assert stage.objection(still) is not None
-    assert still["frozen"] == pytest.approx(29 / 24, abs=0.01)
+    assert still["frozen"] == 1.0
     places = np.random.default_rng(0).integers(0, 12, (40, 2))
     shaken = np.stack([texture[y : y + 144, x : x + 256] for y, x in places])
     assert "jittery" in str(stage.objection(stage.measure(look_at(shaken))))
