@@ -47,9 +47,11 @@ def _run(context: Context, listener: socket.socket) -> None:
     config = uvicorn.Config(
         create_app(context),
         http=_protocol(limits.header_seconds),
+        loop="asyncio",  # with Ray there is uvloop, too, but the server is the same with and without it
         log_config=None,
         access_log=False,
         server_header=False,
+        proxy_headers=False,
         timeout_graceful_shutdown=GRACE_SECONDS,
         lifespan="off",
         ws="none",
@@ -84,12 +86,40 @@ class _Server(uvicorn.Server):
         super().handle_exit(sig, frame)
 
 
+class _Gathering:
+    """A transport that sends what is written in one turn of the loop at once: an answer's head and body are one packet.
+
+    Sending is the dearest part of a small answer.
+    """
+
+    def __init__(self, transport: Any, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport, self._loop = transport, loop
+        self._waiting: list[bytes] = []
+
+    def write(self, data: bytes) -> None:
+        if not self._waiting:
+            self._loop.call_soon(self._send)
+        self._waiting.append(data)
+
+    def close(self) -> None:
+        self._send()
+        self._transport.close()
+
+    def _send(self) -> None:
+        if self._waiting:
+            data, self._waiting = b"".join(self._waiting), []
+            self._transport.write(data)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+
 def _protocol(header_seconds: float) -> type[H11Protocol]:
     """HTTP/1.1, with an end to the time that a client may take for the head of a request."""
 
     class Protocol(H11Protocol):
-        def connection_made(self, transport: asyncio.Transport) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
-            super().connection_made(transport)
+        def connection_made(self, transport: Any) -> None:  # uvloop has transports of its own
+            super().connection_made(_Gathering(transport, self.loop))  # pyright: ignore[reportArgumentType]
             self._deadline = self.loop.call_later(header_seconds, self._give_up)
 
         def on_response_complete(self) -> None:
@@ -116,7 +146,9 @@ def _protocol(header_seconds: float) -> type[H11Protocol]:
 
 def listen(settings: ServerSettings) -> socket.socket:
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    listener = socket.socket(family)
+    listener = socket.socket(
+        family, socket.SOCK_STREAM, socket.IPPROTO_TCP
+    )  # named, or asyncio leaves Nagle's delay on
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((settings.host, settings.port))
