@@ -82,7 +82,7 @@ def make_clips(out: Path, count: int, seed: int) -> list[Clip]:
             path.with_suffix(".txt").write_text(words + "\n")
         made.append(
             Clip(
-                path=path.name, frames=len(frames), height=renderer.size, width=renderer.size, fps=float(FPS),
+                path=path.name, frames=len(frames), height=renderer.size[1], width=renderer.size[0], fps=float(FPS),
                 caption=words, split="heldout", truth=truth,
             )
         )  # fmt: skip
