@@ -356,7 +356,7 @@ def film_clips(count: int, frames: int, width: int) -> list[np.ndarray]:
 
 
 def _moves(frames: Sequence[np.ndarray]) -> bool:
-    """Whether a twentieth of the picture changes by ten levels within every half second: judged without optical flow."""
+    """Whether a twentieth of the picture changes by ten levels in every half second: judged without optical flow."""
     steps = [frames[place].astype(int) for place in range(0, len(frames), 12)]
     shares = [float((np.abs(b - a).max(-1) > 10).mean()) for a, b in pairwise(steps)]
     return min(shares) > 0.05 and float(np.mean([s.mean() for s in steps])) > 30
