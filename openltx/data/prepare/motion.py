@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import UInt8
 
 from openltx.data.prepare.records import Measures
 from openltx.data.prepare.settings import MotionSettings
@@ -68,9 +68,9 @@ def _textured(grey: UInt8[np.ndarray, "h w"]) -> np.ndarray:
     """Where the picture has edges or texture, whose motion can be seen."""
     import cv2
 
-    across, down = cv2.Sobel(grey, cv2.CV_32F, 1, 0), cv2.Sobel(grey, cv2.CV_32F, 0, 1)
-    strength: Float[np.ndarray, "h w"] = cv2.magnitude(across, down)
-    return strength >= max(float(np.percentile(strength, TEXTURED)), 1e-6)
+    across, down = (cv2.Sobel(grey, cv2.CV_16S, dx, 1 - dx).astype(np.int32) for dx in (1, 0))
+    strength = across**2 + down**2  # of whole numbers: cv2.magnitude differs in the last bit from call to call
+    return strength >= max(float(np.percentile(strength, TEXTURED)), 1.0)
 
 
 def _standstill(grey: list[UInt8[np.ndarray, "h w"]]) -> int:
