@@ -96,10 +96,7 @@ def _alone(chain: Chain, item: Any) -> Any:
 
 
 def _pool(workers: int) -> ProcessPoolExecutor:
-    """Processes that fork from one which has imported everything once: a pass begins at once."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["openltx.data.prepare.run"])
-    return ProcessPoolExecutor(workers, mp_context=context, initializer=_begin)
+    return ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"), initializer=_begin)
 
 
 def _begin() -> None:
