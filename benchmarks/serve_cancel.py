@@ -5,12 +5,10 @@ python -m benchmarks.serve_cancel [--rounds 5] [--json FILE]
 
 import statistics
 import sys
-import tempfile
 import time
-from pathlib import Path
 from typing import Any
 
-from benchmarks.serve_harness import Server, arguments, publish, resident_bytes
+from benchmarks.serve_harness import Server, measured, resident_bytes
 
 LARGE = {"steps": 200, "size": "384x256", "frames": 49, "seed": 1}
 
@@ -54,17 +52,5 @@ def measure(server: Server, rounds: int) -> dict[str, Any]:
     }
 
 
-def main() -> int:
-    options = arguments(__doc__ or "", rounds=5)
-    with tempfile.TemporaryDirectory() as folder:
-        server = Server(Path(folder) / "data").start()
-        try:
-            rows = measure(server, options.rounds)
-        finally:
-            server.stop()
-    publish("cancelling", rows, options.json)
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(measured("cancelling", __doc__ or "", measure, rounds=5))

@@ -10,8 +10,9 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -148,6 +149,20 @@ def arguments(doc: str, **defaults: int) -> argparse.Namespace:
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--json", type=Path)
     return parser.parse_args()
+
+
+def measured(title: str, doc: str, measure: Callable[..., Mapping[str, Any]], **defaults: int) -> int:
+    """A whole benchmark: ``measure(server, **options)`` on a server that lives as long, published; 0."""
+    options = vars(arguments(doc, **defaults))
+    place = options.pop("json")
+    with tempfile.TemporaryDirectory() as folder:
+        server = Server(Path(folder) / "data").start()
+        try:
+            rows = measure(server, **options)
+        finally:
+            server.stop()
+    publish(title, rows, place)
+    return 0
 
 
 def publish(title: str, rows: Mapping[str, Any], place: Path | None) -> None:

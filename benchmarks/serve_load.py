@@ -12,14 +12,12 @@ import json
 import multiprocessing
 import statistics
 import sys
-import tempfile
 import time
 from itertools import cycle
 from multiprocessing.connection import Connection
-from pathlib import Path
 from typing import Any
 
-from benchmarks.serve_harness import Server, arguments, cpu_seconds, publish
+from benchmarks.serve_harness import Server, cpu_seconds, measured
 
 CONNECTIONS = 16
 
@@ -118,17 +116,5 @@ def _seconds(server: Server, video: dict[str, Any], steps: int) -> float:
     return sum(job["stages"][stage] for stage in ("prepare", "sample", "decode", "write"))
 
 
-def main() -> int:
-    options = arguments(__doc__ or "", rate=100, seconds=30, rounds=3)
-    with tempfile.TemporaryDirectory() as folder:
-        server = Server(Path(folder) / "data").start()
-        try:
-            rows = measure(server, rate=options.rate, seconds=options.seconds, rounds=options.rounds)
-        finally:
-            server.stop()
-    publish("reads while a video is made", rows, options.json)
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(measured("reads while a video is made", __doc__ or "", measure, rate=100, seconds=30, rounds=3))

@@ -9,12 +9,10 @@ import http.client
 import json
 import statistics
 import sys
-import tempfile
 import time
-from pathlib import Path
 from typing import Any
 
-from benchmarks.serve_harness import Server, arguments, publish
+from benchmarks.serve_harness import Server, measured
 
 
 def first_preview(server: Server) -> tuple[dict[str, float], str]:
@@ -61,17 +59,5 @@ def measure(server: Server, rounds: int) -> dict[str, Any]:
     }
 
 
-def main() -> int:
-    options = arguments(__doc__ or "", rounds=7)
-    with tempfile.TemporaryDirectory() as folder:
-        server = Server(Path(folder) / "data").start()
-        try:
-            rows = measure(server, options.rounds)
-        finally:
-            server.stop()
-    publish("first preview", rows, options.json)
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(measured("first preview", __doc__ or "", measure, rounds=7))

@@ -16,7 +16,7 @@ from openltx.errors import AssetError, DataError, MediaError
 data_app = App(name="data", help="Render worlds or cut videos to learn from, and look at data sets.")
 world_app = App(name="world", help="Fill a folder with captioned clips of a procedural world.")
 data_app.command(world_app)
-for _name in ("prepare", "rate", "rank"):
+for _name in ("probe", "scenes", "prepare", "rate", "rank"):
     data_app.command(f"openltx.cli.prepare:{_name}", name=_name)
 
 

@@ -1,6 +1,8 @@
-"""``openltx data prepare``, ``rate`` and ``rank``: from videos to a training set, and what is good in it."""
+"""``openltx data probe``, ``scenes``, ``prepare``, ``rate`` and ``rank``: from videos to a training set."""
 
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -8,7 +10,7 @@ from cyclopts import Parameter
 from rich.console import Console
 
 from openltx.data.manifest import read_manifest
-from openltx.errors import DataError
+from openltx.errors import DataError, MediaError
 
 
 def prepare(  # noqa: PLR0913 (each is a flag)
@@ -25,6 +27,7 @@ def prepare(  # noqa: PLR0913 (each is a flag)
     min_score: float | None = None,
     shards: Literal["none", "webdataset", "parquet"] | None = None,
     credit: str | None = None,
+    until: Literal["ingest", "look", "caption", "write"] = "write",
     workers: Annotated[int, Parameter(name=["--workers", "-w"])] = 2,
     ray: Annotated[bool, Parameter(negative="")] = False,
 ) -> None:
@@ -62,6 +65,8 @@ def prepare(  # noqa: PLR0913 (each is a flag)
         What to write beside the folder.
     credit
         Whom to name as the videos' author, in world.json (of assets it is known).
+    until
+        End after this pass, with records.jsonl and the contact sheets: "look" for what would be kept, for example.
     workers
         Processes, or Ray's decoding actors.
     ray
@@ -99,6 +104,7 @@ def prepare(  # noqa: PLR0913 (each is a flag)
             settings,
             runner=RayWorkers(workers) if ray else Processes(workers),
             credit=credit,
+            until=until,
             progress=progress,
         )
     _table(summary(made.records))
@@ -106,6 +112,60 @@ def prepare(  # noqa: PLR0913 (each is a flag)
         _say(f"not used: {rejection.source}: {rejection.reason}")
     for path in [*contact_sheets(made), *made.shards]:
         _say(str(path))
+
+
+def probe(*sources: str) -> None:
+    """Say of each video what it is, from its header: size, rate, frames, length, coding; or why it cannot be used.
+
+    Parameters
+    ----------
+    sources
+        Videos, folders of videos, or assets.
+    """
+    from rich.table import Table
+
+    from openltx.cli.data import places_of
+    from openltx.data.sources import find_files
+    from openltx.media.io import described
+
+    places = [place for source in sources for place in places_of(source)]
+    table = Table("video", "size", "frames/s", "frames", "seconds", "coding", "pixels", box=None)
+    refused = []
+    for path, name in find_files(places, out=None):
+        try:
+            found = described(path)
+        except (MediaError, OSError) as error:
+            refused.append(f"cannot be used: {name}: {error}")
+            continue
+        shape = found.shape
+        size, seconds = f"{shape.width}x{shape.height}", f"{shape.frames / shape.fps:.1f}"
+        table.add_row(name, size, f"{shape.fps:.4g}", str(shape.frames), seconds, found.codec, found.pixels)
+    Console().print(table)
+    for line in refused:
+        _say(line)
+
+
+def scenes(video: str, *, detector: Literal["adaptive", "transnet"] = "adaptive") -> None:
+    """Find the shots of a video: the number, first frame, length in frames and time of each, separated by tabs.
+
+    Parameters
+    ----------
+    video
+        A video, or an asset with one.
+    detector
+        What finds cuts: PySceneDetect, or the network TransNetV2 (openltx assets pull transnet-v2).
+    """
+    from openltx.cli.data import bar, places_of
+    from openltx.data.shots import find_shots
+    from openltx.media.io import probe as shape_of
+
+    for place in places_of(video):
+        shape = shape_of(place)
+        with bar("Looking") as tell:
+            shots = find_shots(place, detector=detector, progress=partial(_of_all, tell, shape.frames))
+        print("shot", "first_frame", "frames", "seconds", sep="\t")
+        for number, shot in enumerate(shots):
+            print(number, shot.first, shot.frames, f"{shot.first / shape.fps:.3f}", sep="\t")
 
 
 def rate(
@@ -169,6 +229,10 @@ def rank(folder: Path, *, out: Annotated[Path, Parameter(name=["--out", "-o"])],
     final = train_ranker(described.features, pairs)
     final.save(out, {"pairs": len(pairs), "heldout_accuracy": found.share, "low": found.low, "high": found.high})
     _say(f"{out}  learned from {len(pairs)} pairs; trained without a fifth of the clips: right on {found}")
+
+
+def _of_all(tell: Callable[[int, int], None], total: int, done: int) -> None:
+    tell(done, total)
 
 
 def _described(folder: Path) -> Any:

@@ -41,14 +41,14 @@ class Rejection:
     reason: str
 
 
-def find_files(places: Sequence[Path], *, out: Path) -> list[tuple[Path, str]]:
+def find_files(places: Sequence[Path], *, out: Path | None) -> list[tuple[Path, str]]:
     """(path, name) of every file that is given, and of every video in the folders that are given.
 
     In the order given, folders sorted, without what lies in ``out`` or is hidden. Raises ``DataError`` for a place that
     does not exist or a folder without videos.
     """
     if not places:
-        raise DataError("There is nothing to cut. Give at least one video, or a folder of videos.")
+        raise DataError("There is nothing to look at. Give at least one video, or a folder of videos.")
     found: list[tuple[Path, str]] = []
     for place in places:
         if place.is_file():
@@ -94,11 +94,11 @@ def credit_of(sha256: str) -> str | None:
     return next((asset.credit for asset in ASSETS.values() if sha256 in asset.digests.values()), None)
 
 
-def _is_video(path: Path, place: Path, out: Path) -> bool:
+def _is_video(path: Path, place: Path, out: Path | None) -> bool:
     below = path.relative_to(place)
     return (
         path.suffix.lower() in VIDEO_SUFFIXES
         and not any(part.startswith(".") for part in below.parts)
-        and not path.resolve().is_relative_to(out.resolve())
+        and not (out is not None and path.resolve().is_relative_to(out.resolve()))
         and path.is_file()
     )

@@ -110,3 +110,14 @@ def whole(value: Tensor) -> Tensor:
     """A tensor of which every rank may have a piece, as a whole; all ranks must call it."""
     gather = getattr(value, "full_tensor", None)
     return value if gather is None else gather()
+
+
+def piece_like(pieces: Tensor, value: Tensor) -> Tensor:
+    """This rank's piece of ``value``, which every rank has whole, laid out as ``pieces``; the inverse of ``whole``."""
+    if not is_sharded([pieces]):
+        return value
+    from torch.distributed.tensor import DTensor, Replicate  # slow to import, and needed by sharded runs only
+
+    assert isinstance(pieces, DTensor)
+    everywhere = [Replicate()] * pieces.device_mesh.ndim
+    return DTensor.from_local(value, pieces.device_mesh, everywhere).redistribute(placements=pieces.placements)

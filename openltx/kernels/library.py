@@ -23,7 +23,7 @@ from torch import Tensor
 from openltx.cache import cache_folder
 
 SWITCH = "OPENLTX_KERNELS"
-SOURCES = ("numbers.h", "fused.c", "attention.c", "volume.c", "int8.c")
+SOURCES = ("numbers.h", "tiles.h", "fused.c", "attention.c", "volume.c", "winograd.c", "int8.c")
 FLAGS = ("-O3", "-march=native", "-std=gnu11", "-fno-trapping-math", "-fno-math-errno", "-fopenmp", "-fPIC")
 
 _log = logging.getLogger(__name__)

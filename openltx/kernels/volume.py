@@ -16,12 +16,16 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from openltx.kernels.library import native, usable
+from openltx.kernels.library import computes_in_bfloat16, native, usable
 
 Stride = tuple[int, int, int]
 
 KERNEL_BYTES = 2**25
-"""oneDNN copies the kernel at every call, so larger ones are used a part of their output channels at a time."""
+"""A convolution copies or transforms its kernel at every call: of larger ones, a part of the outputs at a time."""
+
+
+WINOGRAD_PIXELS = 384
+"""From so many positions in a frame on, minimal filtering is worth the transformation of its kernel."""
 
 
 def norm_activate(
@@ -58,7 +62,9 @@ def repeat_edges(x: Float[Tensor, "b c f h w"], edges: tuple[int, int]) -> Float
 def convolve(
     x: Float[Tensor, "b c f h w"], conv: nn.Conv3d, add: Float[Tensor, "b d f2 h2 w2"] | None = None
 ) -> Float[Tensor, "b d f2 h2 w2"]:
-    """The convolution's output, plus ``add``."""
+    """The convolution's output, plus ``add``; without gradients by minimal filtering, where that pays."""
+    if is_minimal(x, conv) and (add is None or _channels_last(add)):
+        return _winograd(x, conv, add)
     if x.is_cpu and not torch.is_grad_enabled() and (parts := parts_of(conv.weight)) > 1:
         biases = (None,) * parts if conv.bias is None else conv.bias.chunk(parts)
         pieces = zip(conv.weight.chunk(parts), biases, strict=True)
@@ -71,6 +77,28 @@ def convolve(
         )
     y = conv(x)
     return y if add is None else y + add
+
+
+def is_minimal(x: Tensor, conv: nn.Conv3d) -> bool:
+    """Whether ``convolve`` does this by minimal filtering: where our kernel can, and sooner than oneDNN's direct one.
+
+    The number of frames does not count, so that a clip in pieces has the numbers of the whole.
+    """
+    n, c, *taps = conv.weight.shape
+    place = (conv.padding_mode, conv.padding, conv.stride, conv.dilation, conv.groups)
+    return (
+        not torch.is_grad_enabled()
+        and not torch.is_autocast_enabled("cpu")
+        and taps[1:] == [3, 3]
+        and taps[0] <= 3
+        and place == ("zeros", (0, 1, 1), (1, 1, 1), (1, 1, 1), 1)
+        and c % 32 == 0
+        and n % 64 == 0
+        and x.shape[3] * x.shape[4] >= WINOGRAD_PIXELS
+        and _channels_last(x)
+        and hasattr(native(), "openltx_winograd")
+        and (x.dtype == torch.float32 or computes_in_bfloat16())
+    )
 
 
 def parts_of(kernel: Tensor) -> int:
@@ -187,6 +215,17 @@ def _gather(x: Tensor, stride: Stride, missing: int) -> Tensor:
     f, h, w = (frames + missing) // p1, height // p2, width // p3
     y = _empty(b, c * math.prod(stride), f, h, w, like=x)
     _call("space_to_depth", (x, y), b, f, h, w, c, p1, p2, p3, missing, dtype=x.dtype)
+    return y
+
+
+def _winograd(x: Tensor, conv: nn.Conv3d, add: Tensor | None) -> Tensor:
+    (b, c, f, h, w), (n, _, taps, *_) = x.shape, conv.weight.shape
+    kernel = conv.weight.contiguous(memory_format=torch.channels_last_3d)
+    y = _empty(b, n, f - taps + 1, h, w, like=x)
+    part = min(n, max(1, KERNEL_BYTES // (16 * taps * c * x.element_size() * 64)) * 64)
+    scratch = torch.empty(16 * taps * c * part, dtype=x.dtype)
+    bias = None if conv.bias is None else conv.bias.float()
+    _call("winograd", (x, kernel, bias, add, scratch, y), b, f - taps + 1, h, w, c, n, taps, part, dtype=x.dtype)
     return y
 
 

@@ -10,6 +10,7 @@ dictionary of text that ``read_metadata`` gives back exactly. Files appear whole
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,16 @@ from openltx.media.writers import (
     write_webp,
 )
 
-__all__ = ["VideoWriter", "is_picture", "probe", "read_image", "read_metadata", "read_video", "write_video"]
+__all__ = [
+    "VideoWriter",
+    "described",
+    "is_picture",
+    "probe",
+    "read_image",
+    "read_metadata",
+    "read_video",
+    "write_video",
+]
 
 _PILLOW_SUFFIXES = (".gif", ".webp", ".png")
 _PILLOW_ERRORS = (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError)  # its answers to bad files
@@ -76,6 +86,22 @@ def probe(path: str | Path) -> VideoShape:
     with open_stream(path) as (container, stream):
         frames = stream.frames or sum(packet.size > 0 for packet in container.demux(stream))
         return VideoShape(frames=frames, height=stream.height, width=stream.width, fps=stream_fps(stream))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Description:
+    """What a video file's header says of it."""
+
+    shape: VideoShape
+    codec: str
+    pixels: str
+
+
+def described(path: str | Path) -> Description:
+    """``probe``, and how the file is coded; for videos, not animations."""
+    shape = probe(path)
+    with open_stream(path) as (_, stream):
+        return Description(shape=shape, codec=stream.codec_context.name, pixels=stream.codec_context.pix_fmt or "?")
 
 
 def read_metadata(path: str | Path) -> dict[str, str]:

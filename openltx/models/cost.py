@@ -116,9 +116,8 @@ def encoder_parameters(config: VAEConfig) -> int:
 def decode_numbers(config: VAEConfig, latent: LatentShape, *, streamed: bool) -> int:
     """The most that lives in the decoder: whole, a few copies of its largest volume; ``streamed``, see below.
 
-    Streamed, each convolution keeps two frames of its input, a residual block two of its own, an upsampling one; and
-    one layer at a time works, on the frames that one latent becomes there, or on as few as make a piece
-    (``streaming.PIECE_BYTES``).
+    Streamed, each convolution keeps two frames of its input, an upsampling one more; and one layer at a time works, on
+    the frames that one latent becomes there, or on as few as make a piece (``streaming.PIECE_BYTES``).
     """
     if not streamed or latent.frames == 1:
         return 4 * max(after.numbers for _, _, after in _decoder_blocks(config, latent))
@@ -128,7 +127,7 @@ def decode_numbers(config: VAEConfig, latent: LatentShape, *, streamed: bool) ->
         frames = max(before.frames - 1, 1)  # that one latent gives here
         piece = _piece(frame, frames)
         if block.kind.startswith("res"):
-            kept += 6 * frame * block.num_layers
+            kept += 4 * frame * block.num_layers
             working = max(working, 3 * piece + 6 * frame)
         else:
             kept += 3 * frame

@@ -1,10 +1,6 @@
-"""Runs the arms of an experiment on equal terms and puts what they gave side by side.
+"""Experiments on the Video-VAE's training: what ``arms`` needs to know of them, and a picture.
 
-    OUT/<arm>/seed<s>/    the run of one arm with one seed (resumable, like every run), and its result.json
-    OUT/report.md, .json  a row for each arm: the mean over its seeds, and half the distance of the extremes
-    OUT/hardest.png       the clips that the first arm restores worst: original, then every arm
-
-An arm whose result is there is not run again.
+OUT/hardest.png   the clips that the first arm restores worst: original, then every arm
 """
 
 import dataclasses
@@ -12,7 +8,6 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import mean
 from typing import Any
 
 import torch
@@ -23,16 +18,15 @@ from openltx.eval import vae as measure
 from openltx.eval import vae_report
 from openltx.eval.comparison import Networks
 from openltx.eval.latents import channel_use, describe
-from openltx.eval.report import Cell, markdown_table
 from openltx.media.contact_sheet import contact_sheet
 from openltx.media.transforms import to_frames
 from openltx.models.lpips import LPIPS
 from openltx.models.vae.autoencoder import VideoAutoencoder
 from openltx.recipes.ablations import Arm, Experiment
+from openltx.recipes.arms import arm_folder, run_arms
 from openltx.recipes.vae import vae_task
 from openltx.training import loop
 from openltx.training.export import trained_vae
-from openltx.training.state import write_json
 
 COLUMNS = {
     **{title: key for title, key in vae_report.COLUMNS.items() if title != "reduced"},
@@ -66,32 +60,19 @@ def run_experiment(
     say: Callable[[str], None] = lambda _: None,
 ) -> dict[str, Any] | None:
     """Train and measure every arm with every seed; the report, or None if a run was stopped before its end."""
-    results: dict[str, list[dict[str, Any]]] = {arm.name: [] for arm in experiment.arms}
-    for seed in seeds:  # seed by seed, so that whatever is there after a while compares all arms
-        for arm in experiment.arms:
-            folder = _folder(out, arm, seed)
-            if not (folder / "result.json").exists():
-                say(f"{arm.name}, seed {seed}")
-                if not _train(arm, seed, folder, conditions):
-                    return None
-                write_json(folder / "result.json", _measure(arm, folder, conditions))
-            results[arm.name].append(json.loads((folder / "result.json").read_text()))
-    rows = {name: _spread(found) for name, found in results.items()}
-    return {"question": experiment.question, "paper": experiment.paper, "seeds": list(seeds), "arms": rows}
 
+    def result(arm: Arm, seed: int, folder: Path) -> dict[str, Any] | None:
+        return _measure(arm, folder, conditions) if _train(arm, seed, folder, conditions) else None
 
-def to_markdown(report: Mapping[str, Any]) -> str:
-    """The question and a row for each arm: mean over the seeds ± half the distance of the extremes."""
-    rows = [[name, *(_cell(values.get(key)) for key in COLUMNS.values())] for name, values in report["arms"].items()]
-    seeds = f"{len(report['seeds'])} seeds"
-    return f"{report['question']} (Paper {report['paper']}.)\n\n{markdown_table([seeds, *COLUMNS], rows)}\n"
+    found = run_arms(experiment.arms, out, seeds, result, COLUMNS, say)
+    return None if found is None else {"question": experiment.question, "paper": experiment.paper, **found}
 
 
 def hardest_clips(experiment: Experiment, out: Path, seed: int, conditions: Conditions) -> Image:
     """Originals above every arm's reconstruction of them; the clips that the first arm restores worst."""
-    first = json.loads((_folder(out, experiment.arms[0], seed) / "result.json").read_text())
+    first = json.loads((arm_folder(out, experiment.arms[0], seed) / "result.json").read_text())
     order = sorted(range(len(conditions.clips)), key=lambda index: first["psnr_per_clip"][index])[:SHEET_CLIPS]
-    networks = [trained_vae(_folder(out, arm, seed)) for arm in experiment.arms]
+    networks = [trained_vae(arm_folder(out, arm, seed)) for arm in experiment.arms]
     rows = []
     for index in order:
         for arm, network in zip(experiment.arms, networks, strict=True):
@@ -139,21 +120,3 @@ def _measure(arm: Arm, folder: Path, conditions: Conditions) -> dict[str, Any]:
         "steps": lines[-1]["step"],
         "parameters": sum(parameter.numel() for parameter in network.parameters()),
     }
-
-
-def _spread(found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Each number as (mean, half the distance of the extremes) over the seeds; None where it was not measured."""
-    spread: dict[str, Any] = {}
-    for key in COLUMNS.values():
-        values = [result[key] for result in found]
-        known = all(value is not None for value in values)
-        spread[key] = [float(mean(values)), (max(values) - min(values)) / 2] if known else None
-    return spread
-
-
-def _cell(value: Sequence[float] | None) -> Cell:
-    return None if value is None else f"{value[0]:.4g} ± {value[1]:.2g}"
-
-
-def _folder(out: Path, arm: Arm, seed: int) -> Path:
-    return out / arm.name.replace(" ", "-").replace(",", "").replace("=", "") / f"seed{seed}"

@@ -13,8 +13,8 @@ from openltx.training.adversarial import AdversarialConfig
 from openltx.training.config import OptimConfig
 from openltx.training.vae import VAELossConfig
 
-STEPS = 16_000
-CRITIC_FROM = 12_000
+STEPS = 6_000
+CRITIC_FROM = 4_500
 
 VAE_RUN = VAERecipe(
     start="base",
@@ -29,7 +29,7 @@ VAE_RUN = VAERecipe(
             ),
         ),
     ),
-    losses=VAELossConfig(freeze_statistics_from=CRITIC_FROM),
+    losses=VAELossConfig(freeze_statistics_from=CRITIC_FROM, lpips=0.1),
     optim=OptimConfig(
         kind="muon", lr=3e-4, muon_lr=0.01, betas=(0.9, 0.98), schedule="trapezoid", warmup=50, cooldown=0.5
     ),

@@ -1,15 +1,10 @@
-"""Runs the arms of an experiment on the transformer's training and puts what they gave side by side.
+"""Experiments on the transformer's training: what ``arms`` needs to know of them, and a picture.
 
-    OUT/<arm>/seed<s>/    the run of one arm with one seed (resumable, like every run), and its result.json
-    OUT/report.md, .json  a row for each arm: the mean over its seeds, and half the distance of the extremes
-    OUT/curves.png        the training losses of all arms, smoothed
-
-An arm whose result is there is not run again. A run whose loss is no number any more is a result too: "diverged".
+OUT/curves.png   the training losses of all arms
 """
 
 import dataclasses
-import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import mean, median
@@ -30,7 +25,6 @@ from openltx.eval.flow import HeldOutLoss, attention_entropy, held_out_loss
 from openltx.eval.frechet import compare_features, frame_features
 from openltx.eval.playroom import share, text_trials
 from openltx.eval.probe import Probe
-from openltx.eval.report import Cell, markdown_table
 from openltx.flow.guidance import guidance_curve
 from openltx.flow.solvers import euler
 from openltx.geometry import VideoShape, unpatchify
@@ -40,13 +34,13 @@ from openltx.models.transformer import VideoTransformer
 from openltx.models.vae.autoencoder import VideoAutoencoder
 from openltx.noise import derived_generator
 from openltx.pipelines.velocity import Prompts, guided_velocity
+from openltx.recipes.arms import arm_folder, run_arms
 from openltx.recipes.flow import FlowRecipe, flow_task
 from openltx.recipes.flow_ablations import FlowArm, FlowExperiment
 from openltx.training import loop
 from openltx.training.curves import plot_curves
 from openltx.training.export import trained_transformer
 from openltx.training.metrics import read_json_lines
-from openltx.training.state import write_json
 
 COLUMNS = {
     "held-out loss": "held_out",
@@ -98,34 +92,15 @@ def run_flow_experiment(
     say: Callable[[str], None] = lambda _: None,
 ) -> dict[str, Any] | None:
     """Train and measure every arm with every seed; the report, or None if a run was stopped before its end."""
-    results: dict[str, list[dict[str, Any]]] = {arm.name: [] for arm in experiment.arms}
-    for seed in seeds:  # seed by seed, so that whatever is there after a while compares all arms
-        for arm in experiment.arms:
-            folder = _folder(out, arm, seed)
-            if not (folder / "result.json").exists():
-                say(f"{arm.name}, seed {seed}")
-                result = _result(arm, seed, folder, conditions)
-                if result is None:
-                    return None
-                write_json(folder / "result.json", result)
-            results[arm.name].append(json.loads((folder / "result.json").read_text()))
-    rows = {name: _spread(found) for name, found in results.items()}
+
+    def result(arm: FlowArm, seed: int, folder: Path) -> dict[str, Any] | None:
+        return _result(arm, seed, folder, conditions)
+
+    found = run_arms(experiment.arms, out, seeds, result, COLUMNS, say)
+    if found is None:
+        return None
     _draw_curves(experiment, out, seeds)
-    return {"question": experiment.question, "paper": experiment.paper, "seeds": list(seeds), "arms": rows}
-
-
-def flow_markdown(report: Mapping[str, Any]) -> str:
-    """The question and a row for each arm: mean over the seeds ± half the distance of the extremes."""
-    measured = {
-        title: key for title, key in COLUMNS.items() if any(row.get(key) is not None for row in report["arms"].values())
-    }
-    names = {
-        name: f"{name} ({row['diverged']} diverged)" if "diverged" in row else name
-        for name, row in report["arms"].items()
-    }
-    rows = [[names[name], *(_cell(row.get(key)) for key in measured.values())] for name, row in report["arms"].items()]
-    seeds = f"{len(report['seeds'])} seeds"
-    return f"{report['question']} (Paper {report['paper']}.)\n\n{markdown_table([seeds, *measured], rows)}\n"
+    return {"question": experiment.question, "paper": experiment.paper, **found}
 
 
 def _result(arm: FlowArm, seed: int, folder: Path, conditions: FlowConditions) -> dict[str, Any] | None:
@@ -253,26 +228,8 @@ def _draw_curves(experiment: FlowExperiment, out: Path, seeds: Sequence[int]) ->
     """One panel an arm, of its first seed."""
     merged: dict[int, dict[str, float]] = {}
     for arm in experiment.arms:
-        path = _folder(out, arm, seeds[0]) / "metrics.jsonl"
+        path = arm_folder(out, arm, seeds[0]) / "metrics.jsonl"
         for line in read_json_lines(path) if path.exists() else ():
             merged.setdefault(line["step"], {"step": line["step"]})[f"{arm.name}/loss"] = line["flow/loss"]
     if merged:
         plot_curves([merged[step] for step in sorted(merged)], out / "curves.png")
-
-
-def _spread(found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Each number as (mean, half the distance of the extremes) over the seeds; None where it was not measured."""
-    diverged = [result["diverged"] for result in found if "diverged" in result]
-    spread: dict[str, Any] = {"diverged": len(diverged)} if diverged else {}
-    for key in COLUMNS.values():
-        values = [result[key] for result in found if result.get(key) is not None]
-        spread[key] = [float(mean(values)), (max(values) - min(values)) / 2] if values else None
-    return spread
-
-
-def _cell(value: Sequence[float] | None) -> Cell:
-    return None if value is None else f"{value[0]:.4g} ± {value[1]:.2g}"
-
-
-def _folder(out: Path, arm: FlowArm, seed: int) -> Path:
-    return out / arm.name.replace(" ", "-").replace(",", "").replace("=", "") / f"seed{seed}"

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from openltx.distributed.ranks import is_sharded
+from openltx.distributed.ranks import piece_like, whole
 from openltx.errors import RunError
 from openltx.training.config import OptimConfig
 
@@ -33,8 +33,6 @@ class PhaseOptimizer:
         chosen = dict(matrices) if config.kind == "muon" else {}
         if config.kind == "muon" and not chosen:
             raise RunError('the optimizer is "muon" but no parameters are given to it; list them, or use "adamw"')
-        if chosen and is_sharded(chosen.values()):
-            raise RunError('Muon needs whole matrices, and these lie in pieces on several ranks: use "adamw"')
         self.parameters = {**parameters, **chosen}
         others = [parameter for name, parameter in self.parameters.items() if name not in chosen]
         self.optimizers: list[torch.optim.Optimizer] = []
@@ -106,7 +104,8 @@ class Muon(torch.optim.Optimizer):
 
     Why not torch.optim.Muon: it refuses convolution kernels, and it orthogonalises one matrix after the other; here all
     matrices of one shape go through Newton-Schulz as one batch, and the long matrices of convolutions (27 times as
-    many columns as input channels) by way of their small Gram matrices, in half the time.
+    many columns as input channels) by way of their small Gram matrices, in half the time. Of matrices in pieces on
+    several ranks, each rank gathers the whole update, orthogonalises it and keeps its piece.
     """
 
     def __init__(self, parameters: Sequence[nn.Parameter], config: OptimConfig) -> None:
@@ -121,17 +120,16 @@ class Muon(torch.optim.Optimizer):
         """One update of every parameter that has a gradient."""
         assert closure is None, "Muon does not call closures"
         for group in self.param_groups:
-            updates: dict[tuple[int, int], list[tuple[nn.Parameter, Tensor]]] = defaultdict(list)
+            kinds: dict[tuple[int, int], list[nn.Parameter]] = defaultdict(list)
             for parameter in group["params"]:
                 if parameter.grad is not None:
-                    update = self._nesterov(parameter, group["momentum"]).flatten(1)
-                    updates[(update.shape[0], update.shape[1])].append((parameter, update))
-            for (rows, columns), members in updates.items():
+                    kinds[(parameter.shape[0], parameter.shape[1:].numel())].append(parameter)
+            for (rows, columns), members in kinds.items():
                 lr = group["lr"] * max(1.0, rows / columns) ** 0.5
-                orthogonal = orthogonalise(torch.stack([update for _, update in members]))
-                for (parameter, _), matrix in zip(members, orthogonal, strict=True):
+                updates = [whole(self._nesterov(parameter, group["momentum"])).flatten(1) for parameter in members]
+                for parameter, matrix in zip(members, orthogonalise(torch.stack(updates)), strict=True):
                     parameter.mul_(1.0 - group["lr"] * group["weight_decay"])
-                    parameter.add_(matrix.view_as(parameter), alpha=-lr)
+                    parameter.add_(piece_like(parameter, matrix.view(parameter.shape)), alpha=-lr)
 
     def _nesterov(self, parameter: nn.Parameter, momentum: float) -> Tensor:
         state, gradient = self.state[parameter], parameter.grad

@@ -1,7 +1,8 @@
 """Tiny training runs: `[torchrun ...] spread_run.py OUT NAME:STEPS[:OPTION...] ...`.
 
-Options: shard, bf16 (what gathered weights compute in), recompute, lora, sequence=N. Without torchrun a number before
-some runs says how many processes take these; they are forked, which spares each its imports.
+Options: shard, bf16 (what gathered weights compute in), recompute, lora, flow (training instead of fine-tuning),
+sequence=N. Without torchrun a number before some runs says how many processes take these; they are forked, which spares
+each its imports.
 """
 
 import os
@@ -15,6 +16,7 @@ import torch
 
 from openltx.data.captioned import CaptionedVideo
 from openltx.data.encoded import Encoded
+from openltx.data.latents import Example
 from openltx.distributed import ranks
 from openltx.distributed.shard import Parallel, spread
 from openltx.flow.schedule import Schedule
@@ -25,6 +27,7 @@ from openltx.models.transformer import VideoTransformer, init_weights
 from openltx.models.vae.autoencoder import VideoAutoencoder
 from openltx.training import loop
 from openltx.training.config import OptimConfig, RunConfig
+from openltx.training.flow import FlowConfig, FlowTask
 from openltx.training.lora import BLOCKS, Adapters, LoRAConfig
 from openltx.training.tuning import TuneConfig, TuneTask
 
@@ -38,7 +41,7 @@ class NoText:
         return TextContext(torch.ones(len(prompts), 2, 384), torch.ones(len(prompts), 2, dtype=torch.bool))
 
 
-def new_task(lora: bool) -> TuneTask:
+def new_task(lora: bool, flow: bool) -> TuneTask | FlowTask:
     """Clips of 9 and of 6 tokens, so that runs of tokens are not equally long on two or four ranks."""
     generator = torch.Generator().manual_seed(0)
     transformer = VideoTransformer(transformer_preset("tiny"))
@@ -52,6 +55,17 @@ def new_task(lora: bool) -> TuneTask:
         text=NoText(),
         schedule=Schedule(),
     )
+    if flow:
+        clips = [
+            Example(
+                latents=torch.randn(16, 3, 1, 3, generator=generator),
+                captions=(torch.randn(4, 384, generator=generator),),
+                fps=8.0,
+            )
+            for _ in range(6)
+        ]
+        optim = OptimConfig(kind="muon", lr=0.01, muon_lr=0.01, eps=1e-3)
+        return FlowTask(model, clips, FlowConfig(tokens_per_batch=18), optim, (), streams=4)
     examples = [
         Encoded(
             latents=torch.randn(16, 3, 1, 3 - index % 2, generator=generator),
@@ -74,7 +88,7 @@ def main(out: Path, *runs: str) -> None:
         for words in runs:
             name, steps, *options = words.split(":")
             sequence = int(next((o.removeprefix("sequence=") for o in options if "=" in o), 1))
-            task = new_task("lora" in options)
+            task = new_task("lora" in options, "flow" in options)
             parallel = Parallel(
                 shard="shard" in options,
                 sequence=sequence,

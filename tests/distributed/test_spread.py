@@ -14,7 +14,12 @@ from openltx.training.state import is_sharded_checkpoint, list_checkpoints, load
 
 SCRIPT = Path(__file__).with_name("spread_run.py")
 TWO = ("halves:4:shard", "tokens:4:sequence=2", "rough:2:shard:bf16", "moved:2:shard")
-FOUR = ("both:4:shard:recompute:sequence=2", "moved:4:shard", "lora-all:4:lora:shard:sequence=4")
+FOUR = (
+    "both:4:shard:recompute:sequence=2",
+    "moved:4:shard",
+    "lora-all:4:lora:shard:sequence=4",
+    "flow-all:4:flow:shard:sequence=2",
+)
 REFUSED = ("2", "alone:6:shard", "2", "odd:1:sequence=3", "2", "broken:6:shard")
 
 
@@ -39,13 +44,20 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     shutil.copytree(out / "halves", out / "broken")
     piece = sorted(list_checkpoints(out / "broken")[-1].glob("pieces/*"))[1]
     piece.write_bytes(piece.read_bytes()[:-10])
-    done = start(out, "1", "alone:4", "lora-alone:4:lora", "4", *FOUR, *REFUSED)
+    done = start(out, "1", "alone:4", "lora-alone:4:lora", "flow-alone:4:flow", "4", *FOUR, *REFUSED)
     return out, done.stderr
 
 
 @pytest.mark.parametrize(
     ("name", "other"),
-    [("halves", "alone"), ("tokens", "alone"), ("both", "alone"), ("moved", "alone"), ("lora-all", "lora-alone")],
+    [
+        ("halves", "alone"),
+        ("tokens", "alone"),
+        ("both", "alone"),
+        ("moved", "alone"),
+        ("lora-all", "lora-alone"),
+        ("flow-all", "flow-alone"),
+    ],
 )
 def test_a_spread_run_has_the_losses_and_weights_of_one_process(runs: tuple[Path, str], name: str, other: str) -> None:
     out, said = runs

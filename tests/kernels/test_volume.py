@@ -87,6 +87,46 @@ def test_a_large_kernel_is_used_in_parts(dtype: torch.dtype, with_add: bool, mon
     agrees(volume.convolve(x, conv, add), exact)
 
 
+@pytest.mark.skipif(not hasattr(native(), "openltx_winograd"), reason="minimal filtering needs AVX-512")
+@DTYPES
+@pytest.mark.parametrize("taps", [1, 3])
+@pytest.mark.parametrize("with_add", [False, True])
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (7, 12), (14, 17)])
+@torch.no_grad()
+def test_minimal_filtering(
+    dtype: torch.dtype, taps: int, with_add: bool, height: int, width: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    conv = nn.Conv3d(96, 192, (taps, 3, 3), padding=(0, 1, 1)).to(dtype)
+    x = draw(2, 96, 3 + taps, height, width, dtype=dtype)
+    add = draw(2, 192, 4, height, width, dtype=dtype) if with_add else None
+    exact = deepcopy(conv).double()(x.double()) + (0 if add is None else add.double())
+    monkeypatch.setattr(volume, "WINOGRAD_PIXELS", 0)
+    assert volume.is_minimal(x, conv)
+    agrees(volume.convolve(x, conv, add), exact)
+    monkeypatch.setattr(volume, "KERNEL_BYTES", 16 * taps * 96 * 128 * dtype.itemsize)
+    agrees(volume.convolve(x, conv, add), exact)
+
+
+@torch.no_grad()
+def test_minimal_filtering_is_left_to_what_it_can_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    x = draw(1, 64, 4, 20, 20, dtype=torch.float32)
+    others = [
+        nn.Conv3d(64, 48, 3, padding=(0, 1, 1)),
+        nn.Conv3d(64, 64, 3, padding=(0, 1, 1), padding_mode="replicate"),
+        nn.Conv3d(64, 64, 3, padding=(0, 1, 1), stride=(2, 1, 1)),
+        nn.Conv3d(64, 64, 1),
+    ]
+    good = nn.Conv3d(64, 64, 3, padding=(0, 1, 1))
+    assert volume.is_minimal(x, good) == hasattr(native(), "openltx_winograd")
+    assert not any(volume.is_minimal(x, conv) for conv in others)
+    assert not volume.is_minimal(x.contiguous(), good)
+    assert not volume.is_minimal(x[..., :10, :10].contiguous(memory_format=torch.channels_last_3d), good)
+    with torch.enable_grad():
+        assert not volume.is_minimal(x, good)
+    monkeypatch.setattr(volume, "computes_in_bfloat16", lambda: False)
+    assert not volume.is_minimal(x.bfloat16(), good)
+
+
 def gradients_agree(fast, formula, inputs: list[Tensor]) -> None:
     """Gradients of ``fast`` against those of ``formula`` on float64 copies."""
     exact_inputs = [x.detach().double().requires_grad_() for x in inputs]

@@ -53,7 +53,8 @@ def ablation(
         At most so many frames of each.
     """
     from openltx.recipes.ablations import EXPERIMENTS
-    from openltx.recipes.experiment import Conditions, hardest_clips, run_experiment, to_markdown
+    from openltx.recipes.arms import to_markdown
+    from openltx.recipes.experiment import COLUMNS, Conditions, hardest_clips, run_experiment
 
     if name not in EXPERIMENTS:
         raise RunError(f'There is no experiment "{name}". The experiments are: {", ".join(EXPERIMENTS)}.')
@@ -78,8 +79,8 @@ def ablation(
     if report is None:
         say("Stopped; the same command goes on.")
         return
-    write_text(out / "report.md", to_markdown(report))
+    write_text(out / "report.md", to_markdown(report, COLUMNS))
     write_json(out / "report.json", report)
     save_picture(hardest_clips(experiment, out, seeds[0], conditions), out / "hardest.png")
-    print(to_markdown(report))
+    print(to_markdown(report, COLUMNS))
     say(f"{out}  report.md, report.json, hardest.png")

@@ -6,7 +6,15 @@ from typing import TYPE_CHECKING, Annotated
 import torch
 from cyclopts import Parameter
 
-from openltx.cli.train.options import AllowChanges, MaxSeconds, Steps, Threads, limited
+from openltx.cli.train.options import (
+    ONE_PROCESS,
+    AllowChanges,
+    MaxSeconds,
+    ParallelFlags,
+    Steps,
+    Threads,
+    limited,
+)
 from openltx.errors import RunError
 
 if TYPE_CHECKING:
@@ -26,6 +34,7 @@ def flow(  # noqa: PLR0913 (a flag each)
     seed: int = 0,
     recompute: Annotated[bool, Switch] = False,
     compiled: Annotated[bool, Parameter(name="--compile", negative="")] = False,
+    parallel: Annotated[ParallelFlags, Parameter(name="*")] = ONE_PROCESS,
     steps: Steps = None,
     max_seconds: MaxSeconds = None,
     threads: Threads = None,
@@ -57,6 +66,7 @@ def flow(  # noqa: PLR0913 (a flag each)
     from openltx.checkpoints.load import load_vae
     from openltx.checkpoints.text import MINILM, load_text_encoder
     from openltx.data.latents import LatentFolder
+    from openltx.distributed.shard import Parallel, spread
     from openltx.recipes.flow import flow_task
     from openltx.training import loop
 
@@ -65,7 +75,14 @@ def flow(  # noqa: PLR0913 (a flag each)
     start = base_transformer(base)
     task = flow_task(chosen, LatentFolder(latents), autoencoder, text, seed=seed, base=start)
     speed_up(task.model.transformer, recompute=recompute, compiled=compiled)
-    loop.run(task, limited(chosen.run(out, seed), steps, max_seconds, threads), allow_changes=allow_changes)
+    spreading = Parallel(shard=parallel.shard, sequence=parallel.sequence, recompute=recompute)
+    loop.run(
+        task,
+        limited(chosen.run(out, seed), steps, max_seconds, threads),
+        allow_changes=allow_changes,
+        distribute=lambda: spread(task.model.transformer, spreading),
+        sequence=parallel.sequence,
+    )
 
 
 def base_transformer(base: Path | None) -> "VideoTransformer | None":

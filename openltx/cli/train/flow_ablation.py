@@ -71,8 +71,9 @@ def flow_ablation(  # noqa: PLR0913 (a flag each)
     from openltx.data.latents import LatentFolder
     from openltx.eval.comparison import Networks
     from openltx.eval.probe import load_probe
+    from openltx.recipes.arms import to_markdown
     from openltx.recipes.flow_ablations import FLOW_EXPERIMENTS
-    from openltx.recipes.flow_experiment import FlowConditions, flow_markdown, run_flow_experiment
+    from openltx.recipes.flow_experiment import COLUMNS, FlowConditions, run_flow_experiment
 
     if name not in FLOW_EXPERIMENTS:
         raise RunError(f'There is no experiment "{name}". The experiments are: {", ".join(FLOW_EXPERIMENTS)}.')
@@ -102,9 +103,9 @@ def flow_ablation(  # noqa: PLR0913 (a flag each)
     if report is None:
         say("Stopped; the same command goes on.")
         return
-    write_text(out / "report.md", flow_markdown(report))
+    write_text(out / "report.md", to_markdown(report, COLUMNS))
     write_json(out / "report.json", report)
-    print(flow_markdown(report))
+    print(to_markdown(report, COLUMNS))
     say(f"{out}  report.md, report.json, curves.png")
 
 

@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import Parameter
 
 from openltx.cli.output import say
-from openltx.cli.train.options import AllowChanges, MaxSeconds, Steps, Threads, limited
+from openltx.cli.train.options import (
+    ONE_PROCESS,
+    AllowChanges,
+    MaxSeconds,
+    ParallelFlags,
+    Steps,
+    Threads,
+    limited,
+)
 from openltx.errors import RunError
 from openltx.recipes.tuning import FULL, LORA, BasePrecision, TuneRecipe
 from openltx.training.config import RunConfig
@@ -74,19 +82,6 @@ class LoRAFlags:
 DEFAULT_TUNING, DEFAULT_LORA = TuneFlags(), LoRAFlags()
 
 
-@dataclass(frozen=True, kw_only=True)
-class ParallelFlags:
-    """How a run is spread over the processes of torchrun."""
-
-    shard: Annotated[bool, Parameter(negative=())] = False
-    """Keep weights, gradients and optimizer state in pieces over all processes, instead of whole in each."""
-    sequence: int = 1
-    """How many processes share the tokens of one video: for long ones."""
-
-
-ONE_PROCESS = ParallelFlags()
-
-
 def lora(  # noqa: PLR0913 (a flag each)
     recipe: str,
     *,
@@ -122,7 +117,7 @@ def lora(  # noqa: PLR0913 (a flag each)
     from openltx.training.state import load_weights
     from openltx.training.tuning import write_lora
 
-    chosen = with_flags(_recipe(recipe, LORA), tuning, steps)
+    chosen = with_flags(_recipe(recipe, LORA), tuning)
     assert chosen.lora is not None, "recipes of this table have a LoRA"
     changes = {name: value for name, value in vars(shape).items() if value not in (None, ())}
     settings = dataclasses.replace(chosen.lora, **changes)
@@ -168,7 +163,7 @@ def full(
     from openltx.distributed import ranks
     from openltx.training.export import export_tuned
 
-    chosen = with_flags(_recipe(recipe, FULL), tuning, steps)
+    chosen = with_flags(_recipe(recipe, FULL), tuning)
     with ranks.process_group(parallel.sequence):
         model = _load(base, "float32", tuning)
         for parameter in model.transformer.parameters():
@@ -181,21 +176,20 @@ def full(
             print(out / "model.safetensors")
 
 
-def with_flags(recipe: TuneRecipe, flags: TuneFlags, steps: int | None) -> TuneRecipe:
-    """The recipe with what the command line says instead; a short run has a short warm-up."""
+def with_flags(recipe: TuneRecipe, flags: TuneFlags) -> TuneRecipe:
+    """The recipe with what the command line says instead."""
     from openltx.data.encoded import Size
     from openltx.pipelines.request import parse_size
 
     frames = flags.frames or recipe.sizes[0].frames
     pairs = [parse_size(size) for size in flags.size] or [(size.width, size.height) for size in recipe.sizes]
-    warmup = min(recipe.optim.warmup, (steps or recipe.steps) // 10)
     tune = dataclasses.replace(recipe.tune, seed=flags.seed, batch_size=flags.batch_size or recipe.tune.batch_size)
     return dataclasses.replace(
         recipe,
         sizes=tuple(Size(width=width, height=height, frames=frames) for width, height in pairs),
         tune=tune,
         precision=flags.precision or recipe.precision,
-        optim=dataclasses.replace(recipe.optim, lr=flags.lr or recipe.optim.lr, warmup=warmup),
+        optim=dataclasses.replace(recipe.optim, lr=flags.lr or recipe.optim.lr),
         sample_every=flags.validate_every or recipe.sample_every,
     )
 

@@ -40,35 +40,38 @@ def kind_of(reason: str) -> str:
 
 
 def contact_sheets(made: Prepared) -> list[Path]:
-    """Write the two pages: some of what was kept, as it is, and some of what was dropped, with the reasons."""
+    """Write the two pages: some of what was kept, as it was written, and some of what was dropped, with the reasons.
+
+    What has not been written yet is shown from its video.
+    """
     kept = [record for record in made.records if not record.dropped]
     dropped = [record for record in made.records if record.dropped]
     clips = {clip.truth["id"]: made.folder / clip.path for clip in made.clips}
-    pages = {
-        KEPT: [(_title(r), read_video(clips[r.id])[0]) for r in _some(kept)],
-        DROPPED: [row for r in _some(dropped) if (row := _dropped_row(r, made)) is not None],
-    }
     written = []
-    for name, rows in pages.items():
+    for name, records in ((KEPT, kept), (DROPPED, dropped)):
+        chosen = _some(records)
+        frames = [read_video(clips[r.id])[0] if r.id in clips else _from_video(r, made) for r in chosen]
+        rows = [(_title(r), found) for r, found in zip(chosen, frames, strict=True) if found is not None]
         if rows:
             _save(contact_sheet(rows, COLUMNS), made.folder / name)
             written.append(made.folder / name)
     return written
 
 
-def _dropped_row(record: Record, made: Prepared) -> tuple[str, np.ndarray] | None:
-    """A dropped clip's frames with the reasons; None where it cannot be decoded."""
+def _from_video(record: Record, made: Prepared) -> np.ndarray | None:
+    """A few frames of a clip without its bars; None where it cannot be decoded."""
     path = next(source.path for source in made.sources if source.sha256 == record.sha256)
     try:
         ((_, keys),) = keys_of(Group(path, (record,)), COLUMNS)
     except MediaError:
         return None
-    return f"{_title(record)}: {'; '.join(record.dropped)}", keys
+    return keys
 
 
 def _title(record: Record) -> str:
     place = f"{record.source} shot {record.shot}, frame {record.first}, {record.frames / record.fps:.1f} s"
-    return f"{place}: {record.caption}" if record.caption and not record.dropped else place
+    said = "; ".join(record.dropped) or record.caption
+    return f"{place}: {said}" if said else place
 
 
 def _row(name: str, records: Sequence[Record]) -> tuple[str, int, float]:

@@ -20,7 +20,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 from openltx.data.filling import clean_up, sole_user
 from openltx.data.manifest import MANIFEST, WORLD, Clip, read_world, write_atomically, write_world
@@ -50,6 +50,8 @@ REJECTED, STATISTICS, WORK = "rejected.jsonl", "statistics.json", ".work"
 CRASHED = "Decoding it kills the process that tries."
 
 Progress = Callable[[str, int, int], None]
+Pass = Literal["ingest", "look", "caption", "write"]
+PASSES: tuple[Pass, ...] = get_args(Pass)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,12 +74,14 @@ def prepare(
     runner: Runner | None = None,
     captioner: Captioner | None = None,
     credit: str | None = None,
+    until: Pass = "write",
     progress: Progress = lambda *_: None,
 ) -> Prepared:
     """Make a training set of the videos of ``places`` (files and folders) in folder ``out``.
 
-    ``captioner`` replaces the one that the settings name. Raises ``DataError`` if a place does not exist, the
-    folder was begun with other cuts or another quality, or no clip is left; the records are then written all the same.
+    With ``until`` it ends after that pass, with the records only: a later call goes on. ``captioner`` replaces the one
+    that the settings name. Raises ``DataError`` if a place does not exist, the folder was begun with other cuts or
+    another quality, or no clip is left; the records are then written all the same.
     """
     folder = Path(out).resolve()  # workers may have another working directory
     files = find_files([place.resolve() for place in places], out=folder)
@@ -85,7 +89,7 @@ def prepare(
     with sole_user(folder):
         _check_folder(folder, settings)
         clean_up(folder)
-        return _Run(folder, settings, runner or Processes(), captioner, credit, progress).run(files)
+        return _Run(folder, settings, runner or Processes(), captioner, credit, progress).run(files, until)
 
 
 def stages_of(settings: PrepareSettings) -> tuple[Stage, ...]:
@@ -108,14 +112,23 @@ class _Run:
     credit: str | None
     progress: Progress
 
-    def run(self, files: Sequence[tuple[Path, str]]) -> Prepared:
+    def run(self, files: Sequence[tuple[Path, str]], until: Pass) -> Prepared:
+        wanted = PASSES[: PASSES.index(until) + 1]
         sources, records, rejected = self.ingest(files)
         write_world(self.folder, describe(self.settings, {s.credit for s in sources if s.credit}))
         write_lines(self.folder / REJECTED, map(asdict, rejected))
         paths = {source.sha256: source.path for source in sources}
-        records = self.decide(self.look(records, paths))
-        records = self.write_clips(self.caption(records, paths), paths)
+        if "look" in wanted:
+            records = self.decide(self.look(records, paths))
+        if "caption" in wanted:
+            records = self.caption(records, paths)
+        if "write" in wanted:
+            records = self.write_clips(records, paths)
         write_records(self.folder, records)
+        if "write" not in wanted:
+            return Prepared(
+                folder=self.folder, sources=sources, records=records, rejected=rejected, clips=[], shards=[]
+            )
         kept = [record for record in records if not record.dropped]
         if not kept:
             raise DataError(_nothing_is_left(self.folder, records, rejected))

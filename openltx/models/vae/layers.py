@@ -204,11 +204,13 @@ class SpaceToDepth(nn.Module):
     def forward(self, x: Float[Tensor, "b c f h w"]) -> Float[Tensor, "b d f2 h2 w2"]:
         if self.stride[0] == 2:
             x = torch.cat([x[:, :, :1], x], 2)
-        return space_to_depth(self.conv(x), self.stride) + self.shortcut(x)
+        y = space_to_depth(self.conv(x), self.stride)
+        return (y + self.shortcut(x)).to(torch.result_type(y, x))
 
     def shortcut(self, x: Float[Tensor, "b c f h w"]) -> Float[Tensor, "b d f2 h2 w2"]:
-        """The input itself, averaged over groups of channels; its first frame stands twice already."""
-        return rearrange(space_to_depth(x, self.stride), "b (c g) f h w -> b c g f h w", g=self.group).mean(2)
+        """The input itself, averaged over groups of channels, not in bfloat16; its first frame stands twice already."""
+        groups = rearrange(space_to_depth(x, self.stride), "b (c g) f h w -> b c g f h w", g=self.group)
+        return groups.mean(2, dtype=torch.promote_types(x.dtype, torch.float32))
 
 
 class DepthToSpace(nn.Module):

@@ -173,10 +173,7 @@ def _convolution(layer: CausalConv3d, chunks: Chunks, multiple: int = 1) -> Chun
     """
     stride, kept, done = layer.conv.stride[0], None, list[Tensor]()
     for x in chunks:
-        if kept is None:
-            kept = torch.cat([x[:, :, :1]] * (2 if layer.causal else 1) + [x], 2)
-        else:
-            kept = torch.cat([kept, x], 2)
+        kept = _continued(layer, kept, x)
         del x
         windows = (kept.shape[2] - 3) // stride + 1
         at_once = max(multiple, _windows_at_once(layer, kept) // multiple * multiple)
@@ -190,6 +187,12 @@ def _convolution(layer: CausalConv3d, chunks: Chunks, multiple: int = 1) -> Chun
         yield layer.inner(torch.cat([kept, kept[:, :, -1:]], 2))
 
 
+def _continued(layer: CausalConv3d, kept: Tensor | None, x: Tensor) -> Tensor:
+    """What a convolution has kept with the next frames, or the first ones with what is repeated before them."""
+    before = [kept] if kept is not None else [x[:, :, :1]] * (2 if layer.causal else 1)
+    return torch.cat([*before, x], 2)
+
+
 def _windows_at_once(layer: CausalConv3d, x: Tensor) -> int:
     """How many output frames of a convolution make a piece of ``PIECE_BYTES``."""
     conv = layer.conv
@@ -199,11 +202,41 @@ def _windows_at_once(layer: CausalConv3d, x: Tensor) -> int:
 
 def _residual(block: ResBlock, chunks: Chunks, embedding: Tensor | None, noise: NoiseMaps | None) -> Chunks:
     (shift1, scale1), (shift2, scale2) = block.modulations(embedding)
-    skip = _Delay(block.shortcut)
-    y = _convolution(block.conv1, map(partial(norm_activate, shift=shift1, scale=scale1), map(skip.hold, chunks)))
-    y = _noisy(y, block.per_channel_scale1, noise)
+    trunk = _Trunk(block, partial(norm_activate, shift=shift1, scale=scale1))
+    y = _noisy(trunk.convolved(chunks), block.per_channel_scale1, noise)
     y = _convolution(block.conv2, map(partial(norm_activate, shift=shift2, scale=scale2), y))
-    return map(skip.add, _noisy(y, block.per_channel_scale2, noise))
+    return map(trunk.add, _noisy(y, block.per_channel_scale2, noise))
+
+
+class _Trunk:
+    """A residual block's raw input, kept once for its first convolution and for the sum."""
+
+    def __init__(self, block: ResBlock, norm: Callable[[Tensor], Tensor]) -> None:
+        self._layer, self._shortcut, self._norm = block.conv1, block.shortcut, norm
+        self._kept: Tensor | None = None
+        self._added = 2 if self._layer.causal else 1  # frames of ``_kept`` that are behind, or repeated before the clip
+
+    def convolved(self, chunks: Chunks) -> Chunks:
+        for x in chunks:
+            self._kept = _continued(self._layer, self._kept, x)
+            del x
+            windows = self._kept.shape[2] - 2
+            at_once = _windows_at_once(self._layer, self._kept)
+            for first in range(0, windows, at_once):
+                yield self._piece(self._kept[:, :, first : min(first + at_once, windows) + 2])
+            self._kept = self._kept[:, :, windows:].clone(memory_format=torch.preserve_format)
+            self._added -= windows
+        if self._kept is not None and not self._layer.causal:
+            yield self._piece(torch.cat([self._kept, self._kept[:, :, -1:]], 2))
+
+    def _piece(self, x: Tensor) -> Tensor:
+        return self._layer.inner(self._norm(to_fast_layout(x)))
+
+    def add(self, x: Tensor) -> Tensor:
+        """The sum for the next frames."""
+        assert self._kept is not None
+        first, self._added = self._added, self._added + x.shape[2]
+        return x + self._shortcut(self._kept[:, :, first : self._added])
 
 
 def _noisy(chunks: Chunks, scale: Tensor | None, noise: NoiseMaps | None) -> Chunks:
@@ -239,7 +272,7 @@ def _down(block: SpaceToDepth, chunks: Chunks) -> Chunks:
     skip = _Delay(block.shortcut)
 
     def shuffled(y: Tensor) -> Tensor:
-        return space_to_depth(y, block.stride) + skip.take(y.shape[2] // block.stride[0])
+        return (space_to_depth(y, block.stride) + skip.take(y.shape[2] // block.stride[0])).to(y.dtype)
 
     return map(shuffled, _convolution(block.conv, map(skip.hold, _even(chunks, block.stride[0])), block.stride[0]))
 
@@ -268,9 +301,6 @@ class _Delay:
         y = self._function(x)
         self._held = y if self._held is None else torch.cat([self._held, y], 2)
         return x
-
-    def add(self, x: Tensor) -> Tensor:
-        return x + self.take(x.shape[2])
 
     def take(self, frames: int) -> Tensor:
         assert self._held is not None

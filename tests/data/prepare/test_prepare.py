@@ -287,11 +287,38 @@ def test_the_command_tells_what_it_did(videos: Path, tmp_path: Path, capsys: pyt
     printed = capsys.readouterr().out
     for part in ("kept", "near-duplicate", "static", "not used: none.mp4: ", "kept.png", "dropped.png"):
         assert part in printed
+    early = ["data", "prepare", str(videos), "--out", str(tmp_path / "early"), "--until", "ingest", "--workers", "1"]
+    assert main(early) == 0
+    assert "kept.png" in capsys.readouterr().out
     assert main([*command, "--fps", "12"]) == 2
     assert "was made with fps None, not 12.0" in capsys.readouterr().err
     (tmp_path / "c.json").write_text(json.dumps({"motion": {"min_sped": 3}}))
     assert main(command) == 2
     assert 'Did you mean "min_speed"?' in capsys.readouterr().err
+
+
+def test_a_run_may_end_after_any_pass_and_go_on(made: Prepared, videos: Path, tmp_path: Path) -> None:
+    for until in ("ingest", "look", "caption"):
+        part = prepare([videos], tmp_path, SETTINGS, runner=alone(), credit="Ada", until=until)
+        assert part.clips == []
+        assert [record.id for record in read_records(tmp_path)] == [record.id for record in made.records]
+        assert any(record.dropped for record in part.records) == (until != "ingest")
+        assert any(record.caption == "Coloured boxes. They drift." for record in part.records) == (until == "caption")
+        assert not list(tmp_path.rglob("*.mp4"))
+    prepare([videos], tmp_path, SETTINGS, runner=alone(), credit="Ada")
+    assert contents(tmp_path) == contents(made.folder)
+
+
+def test_videos_are_described_and_their_shots_listed(videos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["data", "probe", str(videos)]) == 0
+    printed = capsys.readouterr().out
+    line = next(line for line in printed.splitlines() if "upright.mp4" in line)
+    assert line.split()[1:4] == ["96x128", "24", "20"]
+    assert "cannot be used: none.mp4: " in printed
+    assert main(["data", "scenes", str(videos / "film.mp4")]) == 0
+    rows = [line.split("\t") for line in capsys.readouterr().out.splitlines()]
+    assert rows[0] == ["shot", "first_frame", "frames", "seconds"]
+    assert [row[1:3] for row in rows[1:]] == [["0", "40"], ["40", "20"], ["60", "8"]]
 
 
 @pytest.mark.parametrize(
