@@ -11,6 +11,7 @@ import torch
 from benchmarks.cases import measure_peak
 from benchmarks.contenders import autoencoders
 from openltx.kernels.volume import lay_out_kernels
+from openltx.media.transforms import to_frames
 from openltx.models.vae.streaming import decode_stream
 
 
@@ -24,7 +25,7 @@ def main(who: str, threads: int) -> None:
     def decode() -> None:
         if who == "ours":
             for piece in decode_stream(ours, latents, 0.05, 0.0):
-                (piece.clamp(-1, 1) * 127.5 + 127.5).to(torch.uint8)
+                to_frames(piece[0])
         else:
             theirs.decode(latents, temb=torch.tensor([0.05]).bfloat16(), return_dict=False)
 

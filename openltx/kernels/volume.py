@@ -20,7 +20,7 @@ from openltx.kernels.library import computes_in_bfloat16, native, usable
 
 Stride = tuple[int, int, int]
 
-KERNEL_BYTES = 2**25
+KERNEL_BYTES = 2**24
 """A convolution copies or transforms its kernel at every call: of larger ones, a part of the outputs at a time."""
 
 

@@ -19,8 +19,12 @@ def to_tensor(frames: UInt8[np.ndarray, "F H W 3"]) -> Float[Tensor, "3 F H W"]:
 
 def to_frames(video: Float[Tensor, "3 F H W"]) -> UInt8[np.ndarray, "F H W 3"]:
     """A video in [-1, 1] as frames, rounded to the nearest level; values outside are clamped. Undoes ``to_tensor``."""
-    levels = ((video.detach().float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
-    return rearrange(levels, "c F H W -> F H W c").contiguous().cpu().numpy()
+    _, frames, height, width = video.shape
+    levels = np.empty((frames, height, width, 3), np.uint8)
+    for frame, to in zip(video.detach().unbind(1), levels, strict=True):  # one by one, to need less memory
+        exact = frame.float().add(1).mul_(127.5).round_().clamp_(0, 255)
+        to[...] = rearrange(exact.to(torch.uint8), "c H W -> H W c").cpu().numpy()
+    return levels
 
 
 def resize_cover(frame: UInt8[np.ndarray, "_ _ 3"], height: int, width: int) -> UInt8[np.ndarray, "{height} {width} 3"]:

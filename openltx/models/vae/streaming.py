@@ -263,6 +263,7 @@ def _up(block: DepthToSpace, chunks: Chunks) -> Chunks:
     def shuffled(y: Tensor) -> Tensor:
         nonlocal drop
         here, drop = drop, 0
+        trim()  # layers behind ask for other sizes than those that lie free
         return depth_to_space(y, block.stride, skip.take(y.shape[2]) if block.residual else None, here)
 
     return map(shuffled, _convolution(block.conv, map(skip.hold, chunks) if block.residual else chunks))
