@@ -19,7 +19,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from openltx.errors import DataError
-from openltx.media.stream import Picture, stream_pictures
+from openltx.media.stream import converted, stream_pictures
 
 ADAPTIVE_THRESHOLD, MIN_CHANGE = 2.5, 15.0
 LOOK_WIDTH = 256  # pixels across of the frames that are compared
@@ -48,10 +48,10 @@ class Survey:
 
 @runtime_checkable  # for the type checks of the tests
 class Detector(Protocol):
-    """What finds cuts in pictures that it is shown one after the other."""
+    """What finds cuts in frames that it is shown one after the other."""
 
-    def see(self, index: int, picture: Picture) -> None:
-        """Look at one frame."""
+    def see(self, index: int, frame: UInt8[np.ndarray, "H W 3"]) -> None:
+        """Look at a frame, reduced to at most ``LOOK_WIDTH`` pixels across."""
         ...
 
     def cuts(self) -> list[int]:
@@ -77,8 +77,8 @@ def survey(
     finder = AdaptiveCuts() if detector == "adaptive" else TransNetCuts()
     pts: list[int | None] = []
     size = (0, 0)
-    for index, picture in enumerate(stream_pictures(video)):
-        finder.see(index, picture)
+    for index, (picture, small) in enumerate(converted(stream_pictures(video), lambda p: p.pixels(LOOK_WIDTH))):
+        finder.see(index, small)
         pts.append(picture.pts)
         size = size if index else picture.seen
         progress(index + 1)
@@ -103,8 +103,8 @@ class AdaptiveCuts:
         self._at: Callable[[int], Any] = lambda index: FrameTimecode(index, fps=24.0)  # only the numbers matter here
         self._cuts: list[int] = []
 
-    def see(self, index: int, picture: Picture) -> None:
-        blue_first = np.ascontiguousarray(picture.pixels(LOOK_WIDTH)[..., ::-1])  # as OpenCV has it
+    def see(self, index: int, frame: UInt8[np.ndarray, "H W 3"]) -> None:
+        blue_first = np.ascontiguousarray(frame[..., ::-1])  # as OpenCV has it
         self._cuts += [cut.frame_num for cut in self._detector.process_frame(self._at(index), blue_first)]
 
     def cuts(self) -> list[int]:
@@ -120,12 +120,12 @@ class TransNetCuts:
         self._network = load_transnet()
         self._frames: list[UInt8[np.ndarray, "27 48 3"]] = []
 
-    def see(self, index: int, picture: Picture) -> None:  # noqa: ARG002 (of the protocol)
+    def see(self, index: int, frame: UInt8[np.ndarray, "H W 3"]) -> None:  # noqa: ARG002 (of the protocol)
         from PIL import Image
 
         from openltx.models.transnet import HEIGHT, WIDTH
 
-        small = Image.fromarray(picture.pixels(LOOK_WIDTH)).resize((WIDTH, HEIGHT), Image.Resampling.BILINEAR)
+        small = Image.fromarray(frame).resize((WIDTH, HEIGHT), Image.Resampling.BILINEAR)
         self._frames.append(np.array(small))
 
     def cuts(self) -> list[int]:

@@ -1,18 +1,23 @@
-"""A video file frame by frame: however long it is, one frame of it is in memory.
+"""A video file frame by frame: however long it is, a few frames of it are in memory.
 
 Frames come as they are meant to be seen: turned as a phone's file says, with square pixels.
 """
 
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from jaxtyping import UInt8
 
 from openltx.errors import MediaError
 from openltx.media.io import open_stream
+
+T = TypeVar("T")
+AHEAD = 4  # pictures that are decoded before they are asked for
 
 
 @dataclass(frozen=True)
@@ -78,6 +83,18 @@ def stream_pictures(
             raise MediaError(f"{path} is cut short: it has {num_packets} of the {stream.frames} frames it announces.")
         if not begun:
             raise MediaError(f"{path} has no frame that begins at {start}.")
+
+
+def converted(pictures: Iterable[Picture], convert: Callable[[Picture], T]) -> Iterator[tuple[Picture, T]]:
+    """Each picture with what ``convert`` makes of it, in order: made in a thread while the next ones are decoded."""
+    waiting: deque[tuple[Picture, Future[T]]] = deque()
+    with ThreadPoolExecutor(1) as thread:
+        for picture in pictures:
+            waiting.append((picture, thread.submit(convert, picture)))
+            if len(waiting) > AHEAD:
+                done, result = waiting.popleft()
+                yield done, result.result()
+        yield from ((picture, result.result()) for picture, result in waiting)
 
 
 def stream_video(
