@@ -34,7 +34,7 @@ def test_what_goes_wrong_is_told(film: tuple[Path, int], tmp_path: Path) -> None
     def broken(picture: Picture) -> int:
         raise MediaError("no")
 
-    with pytest.raises(MediaError, match="^no$"):
+    with pytest.raises(MediaError, match=r"^no$"):
         list(converted(stream_pictures(film[0]), broken))
     with pytest.raises(MediaError, match="no file"):
         list(converted(stream_pictures(tmp_path / "none.mp4"), broken))
