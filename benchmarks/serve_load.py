@@ -60,8 +60,9 @@ def _client(port: int, paths: list[str], rate: int, sender: Connection) -> None:
     asyncio.run(_load(port, paths, rate, sender))
 
 
-def measure(server: Server, *, rate: int, seconds: int, rounds: int, **video: Any) -> dict[str, Any]:
+def measure(server: Server, *, rate: int, seconds: int, rounds: int) -> dict[str, Any]:
     """Make a video of about ``seconds`` again and again, with and without reads."""
+    video = {"size": "384x256", "frames": 49}
     done = [server.make(steps=1, frames=9, size="64x64")["id"] for _ in range(20)]
     probe = server.make(**video, steps=4)
     steps = max(round(4 * seconds / max(probe["stages"]["sample"], 1e-3)), 4)

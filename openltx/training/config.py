@@ -44,13 +44,13 @@ class OptimConfig:
     muon_lr: float = 0.01  # times sqrt(max(1, rows / columns)) for each matrix
     momentum: float = 0.95  # of Muon, with Nesterov's look-ahead
     schedule: Literal["constant", "cosine", "linear", "trapezoid"] = "constant"
-    warmup: int = 0  # steps of linear rise, with every schedule; at most a tenth of the run
+    warmup: int = 0  # steps of linear rise, with every schedule; at most half of the run
     cooldown: float = 0.2  # last share of the steps in which a trapezoid falls
     final_ratio: float = 0.0  # of the learning rate, where a schedule ends
 
     def rate(self, step: int, steps: int) -> float:
         """Factor in [0, 1] on both learning rates at `step` (0-based) of a run of `steps`."""
-        warmup = min(self.warmup, steps // 10)
+        warmup = min(self.warmup, steps // 2)
         rise = min(1.0, (step + 1) / warmup) if warmup else 1.0
         match self.schedule:
             case "constant":

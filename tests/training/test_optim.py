@@ -145,6 +145,15 @@ def test_schedules_rise_stay_within_bounds_and_end_low(schedule: str):
         assert rates[75] < 1.0
 
 
+@pytest.mark.parametrize("schedule", ["constant", "cosine", "linear", "trapezoid"])
+def test_a_short_run_learns_although_its_warmup_is_long(schedule: str):
+    config = OptimConfig(lr=1.0, schedule=schedule, warmup=50)  # type: ignore[arg-type]
+    rates = [config.rate(step, 8) for step in range(8)]
+    assert rates[:4] == [0.25, 0.5, 0.75, 1.0]
+    assert all(rate > 0 for rate in rates)
+    assert OptimConfig(lr=1.0, warmup=3).rate(0, 1) == 1.0
+
+
 def test_moving_average_follows_its_recurrence_and_forgets_the_start():
     net = nn.Linear(2, 2)
     ema = ExponentialAverage(net, 0.5)
