@@ -23,7 +23,6 @@ Stride = tuple[int, int, int]
 KERNEL_BYTES = 2**24
 """A convolution copies or transforms its kernel at every call: of larger ones, a part of the outputs at a time."""
 
-
 WINOGRAD_PIXELS = 384
 """From so many positions in a frame on, minimal filtering is worth the transformation of its kernel."""
 
@@ -96,6 +95,8 @@ def is_minimal(x: Tensor, conv: nn.Conv3d) -> bool:
         and n % 64 == 0
         and x.shape[3] * x.shape[4] >= WINOGRAD_PIXELS
         and _channels_last(x)
+        and usable(conv.weight)
+        and conv.weight.dtype == x.dtype
         and hasattr(native(), "openltx_winograd")
         and (x.dtype == torch.float32 or computes_in_bfloat16())
     )

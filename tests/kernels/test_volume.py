@@ -121,10 +121,11 @@ def test_minimal_filtering_is_left_to_what_it_can_do(monkeypatch: pytest.MonkeyP
     assert not any(volume.is_minimal(x, conv) for conv in others)
     assert not volume.is_minimal(x.contiguous(), good)
     assert not volume.is_minimal(x[..., :10, :10].contiguous(memory_format=torch.channels_last_3d), good)
+    assert not volume.is_minimal(x.bfloat16(), good)
     with torch.enable_grad():
         assert not volume.is_minimal(x, good)
     monkeypatch.setattr(volume, "computes_in_bfloat16", lambda: False)
-    assert not volume.is_minimal(x.bfloat16(), good)
+    assert not volume.is_minimal(x.bfloat16(), good.bfloat16())
 
 
 def gradients_agree(fast, formula, inputs: list[Tensor]) -> None:

@@ -6,15 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import torch
 from cyclopts import Parameter
 
-from openltx.cli.train.options import (
-    ONE_PROCESS,
-    AllowChanges,
-    MaxSeconds,
-    ParallelFlags,
-    Steps,
-    Threads,
-    limited,
-)
+from openltx.cli.train.options import ONE_PROCESS, AllowChanges, MaxSeconds, ParallelFlags, Steps, Threads, limited
 from openltx.errors import RunError
 
 if TYPE_CHECKING:

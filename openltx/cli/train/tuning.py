@@ -9,15 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import Parameter
 
 from openltx.cli.output import say
-from openltx.cli.train.options import (
-    ONE_PROCESS,
-    AllowChanges,
-    MaxSeconds,
-    ParallelFlags,
-    Steps,
-    Threads,
-    limited,
-)
+from openltx.cli.train.options import ONE_PROCESS, AllowChanges, MaxSeconds, ParallelFlags, Steps, Threads, limited
 from openltx.errors import RunError
 from openltx.recipes.tuning import FULL, LORA, BasePrecision, TuneRecipe
 from openltx.training.config import RunConfig
