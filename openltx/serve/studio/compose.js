@@ -76,6 +76,7 @@ class Compose extends EventTarget {
     this.#negative.placeholder = defaults.negative || "What the video should keep away from";
     this.#showExamples(EXAMPLES[id] ?? EXAMPLES.other);
     this.#restore();
+    window.addEventListener("pagehide", () => this.#remember());
     this.#changed();
   }
 
@@ -141,7 +142,7 @@ class Compose extends EventTarget {
   }
 
   /** What is asked for, as POST /v1/videos takes it; null where the model's own is meant is left out. */
-  async #request() {
+  get #request() {
     const request = { ...this.#kept };
     for (const [name, setting] of Object.entries(this.#numbers)) {
       if (setting.value !== null) request[name] = setting.value;
@@ -150,7 +151,7 @@ class Compose extends EventTarget {
     if (this.size.value) request.size = this.size.value;
     if (this.#negative.value.trim()) request.negative = this.#negative.value.trim();
     if (this.#seed.value !== "") request.seed = Number(this.#seed.value);
-    const conditioning = await timeline.conditioning();
+    const { conditioning } = timeline;
     if (conditioning.length) request.conditioning = conditioning;
     return { prompt: this.#prompt.value.trim(), ...request };
   }
@@ -188,13 +189,19 @@ class Compose extends EventTarget {
     this.#changed();
   }
 
+  /** Keep what is in the form for when the page is opened again. */
+  #remember() {
+    if (!this.#continued) localStorage.setItem(DRAFT, JSON.stringify(this.#request));
+  }
+
   /** Ask what it would take, and remember the draft. */
   async #plan() {
     this.#planning?.abort();
     this.#planning = new AbortController();
     const { signal } = this.#planning;
-    const request = await this.#request();
-    if (!this.#continued) localStorage.setItem(DRAFT, JSON.stringify(request));
+    await timeline.uploaded();
+    this.#remember();
+    const request = this.#request;
     if (!request.prompt) delete request.prompt;
     if (this.#continued) Object.assign(request, { frames: this.frames + 24, size: this.#continued.size });
     try {
@@ -231,7 +238,8 @@ class Compose extends EventTarget {
     }
     byId("generate").disabled = true;
     try {
-      const request = await this.#request();
+      await timeline.uploaded();
+      const request = this.#request;
       const job = this.#continued
         ? await jobs.order("/v1/videos/extensions", this.#extension(request))
         : await jobs.order("/v1/videos", request);

@@ -71,9 +71,13 @@ class Timeline extends EventTarget {
     this.#draw();
   }
 
-  /** What POST /v1/videos takes as its `conditioning`; waits for uploads. */
-  async conditioning() {
+  /** Wait until no upload is under way. */
+  async uploaded() {
     await Promise.all(this.#pins.map((pin) => pin.uploaded));
+  }
+
+  /** What POST /v1/videos takes as its `conditioning`, without what is still being uploaded. */
+  get conditioning() {
     return this.#pins.filter((pin) => pin.id).map((pin) => pin.conditioning);
   }
 

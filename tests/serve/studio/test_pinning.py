@@ -37,6 +37,8 @@ def test_a_picture_is_dropped_dragged_to_frame_0_and_moved_with_keys(studio: Any
         page.keyboard.press(key)
         expect(pin).to_have_attribute("aria-valuenow", frame)
     page.locator("#pins").get_by_label("Strength").fill("0.8")
+    page.reload()  # at once: no change is lost
+    pin = page.get_by_role("slider", name="start.png")
     expect(pin).to_have_attribute("aria-valuetext", "frame 0, strength 0.8")
     request = server.finished(studio.generate())["request"]
     (upload,) = (one["id"] for one in server.call("GET", "/v1/files").json()["data"] if one["filename"] == "start.png")
