@@ -77,8 +77,9 @@ async def context_of(request: Request) -> Context:
     return request.app.state.context
 
 
-async def caller(request: Request, context: Annotated[Context, Depends(context_of)]) -> Key:
+async def caller(request: Request) -> Key:
     """Whose key the request carries; raises ``ApiError`` 401 without a valid one, if the server has keys."""
+    context: Context = request.app.state.context
     scheme, _, secret = request.headers.get("authorization", "").partition(" ")
     key = await context.look(context.keys.find, secret.strip() if scheme.lower() == "bearer" else "")
     if key is None:

@@ -1,20 +1,18 @@
 """A server's life: folder, database, supervisor and web server, started in this order and stopped in the other."""
 
-import asyncio
 import signal
 import socket
 import threading
 from typing import Any
 
 import uvicorn
-from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from openltx.errors import ServeError
 from openltx.serve.app import create_app
 from openltx.serve.context import Context
 from openltx.serve.guard import LOOPBACK
 from openltx.serve.log import happened, log_as_json
-from openltx.serve.problems import ApiError
+from openltx.serve.protocol import http_protocol
 from openltx.serve.settings import ServerSettings
 from openltx.serve.supervisor import Supervisor
 
@@ -46,8 +44,8 @@ def _run(context: Context, listener: socket.socket) -> None:
     limits = context.settings.limits
     config = uvicorn.Config(
         create_app(context),
-        http=_protocol(limits.header_seconds),
-        loop="asyncio",  # with Ray there is uvloop, too, but the server is the same with and without it
+        http=http_protocol(limits.header_seconds, limits.header_bytes),
+        loop="auto",  # uvloop where it is installed
         log_config=None,
         access_log=False,
         server_header=False,
@@ -84,64 +82,6 @@ class _Server(uvicorn.Server):
     def handle_exit(self, sig: int, frame: Any) -> None:
         self._stopping.set()
         super().handle_exit(sig, frame)
-
-
-class _Gathering:
-    """A transport that sends what is written in one turn of the loop at once: an answer's head and body are one packet.
-
-    Sending is the dearest part of a small answer.
-    """
-
-    def __init__(self, transport: Any, loop: asyncio.AbstractEventLoop) -> None:
-        self._transport, self._loop = transport, loop
-        self._waiting: list[bytes] = []
-
-    def write(self, data: bytes) -> None:
-        if not self._waiting:
-            self._loop.call_soon(self._send)
-        self._waiting.append(data)
-
-    def close(self) -> None:
-        self._send()
-        self._transport.close()
-
-    def _send(self) -> None:
-        if self._waiting:
-            data, self._waiting = b"".join(self._waiting), []
-            self._transport.write(data)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._transport, name)
-
-
-def _protocol(header_seconds: float) -> type[H11Protocol]:
-    """HTTP/1.1, with an end to the time that a client may take for the head of a request."""
-
-    class Protocol(H11Protocol):
-        def connection_made(self, transport: Any) -> None:  # uvloop has transports of its own
-            super().connection_made(_Gathering(transport, self.loop))  # pyright: ignore[reportArgumentType]
-            self._deadline = self.loop.call_later(header_seconds, self._give_up)
-
-        def on_response_complete(self) -> None:
-            self._deadline.cancel()
-            self._deadline = self.loop.call_later(header_seconds, self._give_up)
-            super().on_response_complete()
-
-        def connection_lost(self, exc: Exception | None) -> None:
-            self._deadline.cancel()
-            super().connection_lost(exc)
-
-        def _give_up(self) -> None:
-            if self.cycle is None or self.cycle.response_complete:  # no whole head has come in that time
-                self.transport.close()
-
-        def send_400_response(self, msg: str) -> None:  # noqa: ARG002 (uvicorn says too much about itself)
-            body = ApiError(400, "This is not HTTP that can be read.", code="invalid_http").response().body
-            head = f"HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n"
-            self.transport.write(f"{head}connection: close\r\n\r\n".encode() + bytes(body))
-            self.transport.close()
-
-    return Protocol
 
 
 def listen(settings: ServerSettings) -> socket.socket:

@@ -53,6 +53,8 @@ class Limits:
     """Event streams among them."""
     header_seconds: float = 10.0
     """Time that a client has to send the head of a request."""
+    header_bytes: int = 65_536
+    """Size of the head of a request, to within one packet."""
     body_seconds: float = 300.0
     """Time that a client has to send the whole body."""
     disk_bytes: int = 50_000_000_000

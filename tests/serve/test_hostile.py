@@ -201,6 +201,18 @@ def test_bytes_that_are_no_http(server: Any, sent: bytes) -> None:
     assert server.call("GET", "/healthz").status == 200
 
 
+def test_a_head_beyond_the_limit_is_refused_while_it_arrives(server: Any) -> None:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=120) as connection:
+        connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n")
+        sent = 0
+        with suppress(OSError):
+            while sent < 100:
+                connection.sendall(b"X-Long: " + b"x" * 0x10000 + b"\r\n")
+                sent += 1
+        assert sent < 60
+    assert server.call("GET", "/healthz").status == 200
+
+
 def test_a_body_beyond_the_limit_is_refused_while_it_arrives(server: Any) -> None:
     """It is cut off after the limit, whatever length was announced, and without reading the rest."""
     with socket.create_connection(("127.0.0.1", server.port), timeout=120) as connection:

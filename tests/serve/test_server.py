@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import uvicorn
 
-from openltx.serve.server import _protocol
+from openltx.serve.protocol import http_protocol
 
 
 async def _hello(scope: Any, receive: Any, send: Any) -> None:
@@ -21,7 +21,7 @@ async def _hello(scope: Any, receive: Any, send: Any) -> None:
 
 @pytest.fixture
 def address() -> Iterator[tuple[str, int]]:
-    config = uvicorn.Config(_hello, http=_protocol(0.3), log_config=None, lifespan="off", ws="none")
+    config = uvicorn.Config(_hello, http=http_protocol(0.3, 65536), log_config=None, lifespan="off", ws="none")
     server = uvicorn.Server(config)
     listener = socket.create_server(("127.0.0.1", 0))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})

@@ -141,7 +141,8 @@ class Event:
     data: dict[str, Any]
 
 
-_COLUMNS = [jobs.c[field.name] for field in fields(Job)]
+_FIELDS = [field.name for field in fields(Job)]
+_COLUMNS = [jobs.c[name] for name in _FIELDS]
 
 # What is asked all the time, built once: building takes longer than reading.
 _OWNED = select(*_COLUMNS).where(jobs.c.owner == bindparam("owner"))
@@ -469,7 +470,7 @@ def _one(connection: Connection, where: ColumnElement[bool]) -> Job:
 
 
 def _job(row: Row) -> Job:
-    return Job(**row._mapping)
+    return Job(**dict(zip(_FIELDS, row, strict=True)))
 
 
 _TOKEN_SECONDS = 86400.0

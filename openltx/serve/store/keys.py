@@ -16,6 +16,7 @@ from openltx.serve.store.jobs import new_id
 from openltx.serve.store.tables import keys
 
 _PREFIX = "oltx-"
+_KNOWN_SECONDS = 1.0
 _HINT = len(_PREFIX) + 4
 
 
@@ -46,6 +47,8 @@ class Keys:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._known: dict[str, Key] = {}  # by hash, as found in this second
+        self._known_until = 0.0
 
     def add(self, name: str, priority: int = 0) -> tuple[Key, str]:
         """A new key and its secret; raises ``ServeError`` if the name is empty or taken."""
@@ -57,14 +60,16 @@ class Keys:
             if connection.scalar(select(keys.c.id).where(keys.c.name == name)) is not None:
                 raise ServeError(f'There is a key "{name}" already. Choose another name, or remove that one first.')
             connection.execute(insert(keys).values(**vars(key), hash=_hash(secret)))
+        self._known = {}
         return key, secret
 
     def remove(self, name: str) -> None:
-        """Revoke a key, at once; raises ``ServeError`` if there is none of that name."""
+        """Revoke a key: a second later no server takes it. Raises ``ServeError`` if there is none of that name."""
         with self._database.write() as connection:
             if not connection.execute(delete(keys).where(keys.c.name == name)).rowcount:
                 names = ", ".join(connection.scalars(select(keys.c.name))) or "none"
                 raise ServeError(f'There is no key "{name}". Keys: {names}.')
+        self._known = {}
 
     def all(self) -> list[Key]:
         """All keys, oldest first."""
@@ -73,12 +78,18 @@ class Keys:
         return [Key(**row._mapping) for row in rows]
 
     def find(self, secret: str) -> Key | None:
-        """Whose secret this is. While there are no keys at all, everybody is ``NOBODY``."""
-        with self._database.read() as connection:
-            row = connection.execute(_FIND, {"hash": _hash(secret)}).one()
-        if row.id is None:
-            return None if row.anyone else NOBODY
-        return Key(**{name: value for name, value in row._mapping.items() if name != "anyone"})
+        """Whose secret this is, as of at most a second ago. While there are no keys at all, everybody is ``NOBODY``."""
+        hashed, now = _hash(secret), time.monotonic()
+        if now > self._known_until:
+            self._known, self._known_until = {}, now + _KNOWN_SECONDS
+        if hashed not in self._known:
+            with self._database.read() as connection:
+                row = connection.execute(_FIND, {"hash": hashed}).one()
+            if row.id is None and row.anyone:
+                return None
+            found = {name: value for name, value in row._mapping.items() if name != "anyone"}
+            self._known[hashed] = NOBODY if row.id is None else Key(**found)
+        return self._known[hashed]
 
 
 def _hash(secret: str) -> str:
