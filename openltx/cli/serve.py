@@ -32,6 +32,7 @@ def serve(  # noqa: PLR0913 (each is a flag)
     using: Annotated[ModelFlags | None, Parameter(name="*", consume_multiple=True, negative=())] = None,
     two_pass: Annotated[UpscalerFlags | None, Parameter(name="*", consume_multiple=True, negative_iterable="")] = None,
     threads: int | None = None,
+    together: int = 4,
     queue: int = 100,
     jobs_per_key: int = 20,
     keep_days: float = 7.0,
@@ -61,6 +62,8 @@ def serve(  # noqa: PLR0913 (each is a flag)
         The folder for the database and all files; ~/.local/share/openltx/server if left out.
     threads
         Threads for computing on the CPU; all cores if left out.
+    together
+        Small videos that differ in words, seed and first picture only are sampled together, at most so many at once.
     queue
         Jobs that may wait or run; more are answered with 429.
     jobs_per_key
@@ -97,6 +100,7 @@ def serve(  # noqa: PLR0913 (each is a flag)
         using=replace(using, model=model or using.model).absolute(),
         upscaling=None if two_pass is None else two_pass.absolute(),
         threads=threads,
+        together=together,
         database=database,
         limits=Limits(
             queue=queue,
@@ -154,7 +158,7 @@ def list_command(*, data: Path | None = None, database: Store = None) -> None:
 
 @keys_app.command
 def remove(name: str, *, data: Path | None = None, database: Store = None) -> None:
-    """Revoke a key; a running server refuses it from then on.
+    """Revoke a key; a running server refuses it a second later.
 
     Parameters
     ----------

@@ -29,26 +29,26 @@ from openltx.errors import RequestError
 from openltx.flow.guidance import GuidanceCurve, guidance_curve
 from openltx.flow.path import TokenState, interpolate
 from openltx.flow.schedule import part_of, require_allowed
-from openltx.flow.solvers import Step, euler, steps_of
+from openltx.flow.solvers import Step, steps_of
 from openltx.geometry import LatentShape, VideoShape, patchify, unpatchify
 from openltx.media.contact_sheet import contact_sheet
 from openltx.media.io import write_video
 from openltx.media.transforms import crop_to, resize, to_frames
 from openltx.models.bundle import LTXModel
 from openltx.models.lora import UsedLoRA
-from openltx.models.text import PromptStates, TextContext, join
-from openltx.models.transformer import Context
+from openltx.models.text import PromptStates
 from openltx.models.vae.streaming import decode_stream
 from openltx.models.vae.tiling import Tile, decode_tiles
 from openltx.noise import randn
 from openltx.pipelines.canvas import on_disk
-from openltx.pipelines.draws import Draws, as_tokens, seeded_draws
+from openltx.pipelines.draws import as_tokens, seeded_draws
 from openltx.pipelines.fitting import fitted
 from openltx.pipelines.given import check_given, given_items, start_latents
-from openltx.pipelines.plan import ONE_BATCH_TOKENS, WHOLE_DECODE_TOKENS
+from openltx.pipelines.plan import WHOLE_DECODE_TOKENS
+from openltx.pipelines.prepared import Prepared, sample_together, stop_of
 from openltx.pipelines.request import GenerationRequest, Sampling, as_tuples
 from openltx.pipelines.texts import given_states, token_states
-from openltx.pipelines.velocity import Prompts, guided_velocity, in_one_batch
+from openltx.pipelines.velocity import prompts_of
 
 P = ParamSpec("P")
 
@@ -80,20 +80,6 @@ class Video:
     def contact_sheet(self, path: Path | str) -> None:
         """Write some of the frames side by side, captioned with the prompt, as one picture."""
         contact_sheet([(self.request.prompt, self.frames)]).save(Path(path))
-
-
-@dataclass(frozen=True, kw_only=True)
-class Prepared:
-    """All that sampling and decoding need, made once from a request."""
-
-    request: GenerationRequest
-    settings: Sampling
-    grid: LatentShape
-    state: TokenState
-    times: Float[Tensor, "steps"]
-    curve: GuidanceCurve
-    prompts: Prompts
-    draws: Draws
 
 
 class Generator:
@@ -154,7 +140,7 @@ class Generator:
     def num_steps(self, request: GenerationRequest) -> int:
         """How many steps ``sample`` takes for a resolved request."""
         settings = request.settings(Sampling())
-        return len(steps_of(self._times(settings, settings.shape.padded().latent()), _stop_of(settings)))
+        return len(steps_of(self._times(settings, settings.shape.padded().latent()), stop_of(settings)))
 
     @torch.inference_mode()
     def prepare(
@@ -205,30 +191,14 @@ class Generator:
             state=state,
             times=times,
             curve=curve,
-            prompts=self._prompts(texts, state),
+            texts=texts,
+            prompts=prompts_of(self.model.transformer, [texts], state.positions),
             draws=draws,
         )
 
     def sample(self, prepared: Prepared) -> Iterator[Step]:
         """The solver's steps; the last one's state is z_0, or z_t1 for ``last_step="decoder"``."""
-        settings, state = prepared.settings, prepared.state
-        velocity = guided_velocity(
-            self.model.transformer,
-            prepared.prompts,
-            state,
-            prepared.curve,
-            settings.stg_mode,
-            settings.cache_threshold,
-        )
-        renew, picture_noise = prepared.draws.of_steps()
-        return euler(
-            velocity,
-            state,
-            prepared.times,
-            stop_at=_stop_of(settings),
-            renew=renew if settings.stochastic else None,
-            jitter=(settings.image_noise, picture_noise) if settings.image_noise else None,
-        )
+        return (step for (step,) in sample_together(self.model.transformer, [prepared]))
 
     def decode(self, prepared: Prepared, state: TokenState) -> UInt8[np.ndarray, "F H W 3"]:
         """Tokens to frames of the requested size; any step's state will do (a preview of the video so far)."""
@@ -286,16 +256,6 @@ class Generator:
             return torch.tensor(settings.times)
         times = self.model.schedule.times(settings.steps, grid.num_tokens)
         return part_of(times, settings.skip_initial, settings.skip_final)
-
-    def _prompts(self, texts: Sequence[TextContext], state: TokenState) -> Prompts:
-        """The prompt and, if it is there, the negative prompt, ready for the transformer."""
-        if len(texts) == 2 and state.tokens.shape[1] <= ONE_BATCH_TOKENS:
-            return in_one_batch(self._context(join(texts), state))
-        return Prompts(*(self._context(text, state) for text in texts))
-
-    def _context(self, text: TextContext, state: TokenState) -> Context:
-        embeddings, mask = text.embeddings.to(self.device, self.dtype), text.mask.to(self.device)
-        return self.model.transformer.prepare(state.positions.expand(len(mask), -1, -1), embeddings, mask)
 
     def _encode(
         self,
@@ -366,11 +326,6 @@ def curve_of(settings: Sampling) -> GuidanceCurve:
         skip_blocks=settings.skip_blocks,
         times=settings.guidance_times,
     )
-
-
-def _stop_of(settings: Sampling) -> float | None:
-    """The time at which the sampler leaves the rest to the decoder; None if it goes to 0."""
-    return settings.decode_timestep if settings.last_step == "decoder" else None
 
 
 def _fitting(latents: Float[Tensor, "1 c f h w"], grid: LatentShape) -> Float[Tensor, "1 c f h w"]:

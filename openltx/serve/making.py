@@ -7,7 +7,8 @@ worker, ``DroppedError`` is raised and nothing is left of the work; so is ``Stop
 import json
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from openltx.errors import OpenLTXError
+from openltx.flow.path import TokenState
 from openltx.flow.solvers import Step
 from openltx.geometry import LatentShape
 from openltx.media.contact_sheet import ChosenFrames, evenly_spaced
@@ -22,9 +24,12 @@ from openltx.media.gradual import write_gradually
 from openltx.media.stream import stream_video
 from openltx.media.transforms import resize_cover
 from openltx.pipelines.generate import Generator, embedded
+from openltx.pipelines.plan import ONE_BATCH_TOKENS
+from openltx.pipelines.prepared import Prepared, sample_together
 from openltx.pipelines.request import GenerationRequest, Sampling
 from openltx.pipelines.two_pass import TwoPassGenerator
 from openltx.serve.files import PREVIEW, VARIANTS, Files
+from openltx.serve.log import happened
 from openltx.serve.pictures import SPRITES, preview, spritesheet, thumbnail
 from openltx.serve.schema import UPLOAD_FIELDS, split_keyframe
 from openltx.serve.store.jobs import Job, Jobs, Stage
@@ -50,10 +55,14 @@ class Clock:
     seconds: dict[str, float] = field(default_factory=dict)
     since: float = field(default_factory=time.perf_counter)
 
-    def end(self, stage: Stage) -> None:
-        """What ran until now was ``stage``."""
+    def start(self) -> None:
+        """A stage begins now; what was done since the last one is not this job's."""
+        self.since = time.perf_counter()
+
+    def end(self, stage: Stage, count: int = 1) -> None:
+        """What ran until now was ``stage``, of ``count`` jobs at the same time; each has its share."""
         now = time.perf_counter()
-        self.seconds[stage] = round(now - self.since, 4)
+        self.seconds[stage] = round((now - self.since) / count, 4)
         self.since = now
 
 
@@ -66,8 +75,24 @@ class _Sampled:
     details: Mapping[str, str] = field(default_factory=dict)
 
 
+@dataclass
+class _Begun:
+    """A job on its way through the steps."""
+
+    job: Job
+    clock: Clock
+    prepared: Prepared
+    tell: Callable[[Step, LatentShape], None]
+    state: TokenState
+    is_wanted: bool = True
+
+
 class Maker:
-    """Makes the videos of jobs with one loaded model."""
+    """Makes the videos of jobs with one loaded model.
+
+    Its methods raise ``DroppedError``, ``StoppingError``, ``OpenLTXError`` for what the client can mend, or anything
+    else.
+    """
 
     def __init__(
         self,
@@ -82,44 +107,102 @@ class Maker:
         self._is_stopping = is_stopping
 
     def __call__(self, job: Job) -> Mapping[str, float]:
-        """Make one video and end the job; gives the seconds by stage.
+        """Make one video and end the job; gives the seconds by stage."""
+        generator = self._generator
+        if isinstance(generator, TwoPassGenerator):
+            clock = self._clock(job)
+            sampled = self._in_two_passes(job, generator, clock)
+            clock.end("sample")
+            return self._finished(job, sampled, clock)
+        begun = self._begun(job, generator)
+        for step in generator.sample(begun.prepared):
+            self._stepped(begun, step)
+        begun.clock.end("sample")
+        return self._finished(job, self._sampled(begun, generator), begun.clock)
 
-        Raises ``DroppedError``, ``StoppingError``, ``OpenLTXError`` for what the client can mend, or anything else.
+    def together(self, jobs: Sequence[Job], ending: Callable[[Job], AbstractContextManager[None]]) -> list[Job]:
+        """Make several videos in one batch; gives the jobs that do not go with the first, untouched but for preparing.
+
+        Whatever is raised for one of them is raised within its ``ending``, which is to deal with it.
         """
-        clock = Clock({"queued": round((job.started_at or job.created_at) - job.created_at, 4)})
-        self._report(job, "prepare")
-        sampled = self._sampled(job, self._request(job), clock)
-        clock.end("sample")
-        self._log(job, f"sampled in {clock.seconds['sample']:.2f} s")
-        self._report(job, "decode", progress=90)
-        frames = self._decoded(job, sampled)
-        clock.end("decode")
-        self._log(job, f"decoded in {clock.seconds['decode']:.2f} s")
-        self._report(job, "write", progress=98)
-        self._write(job, sampled, frames, clock)
-        return clock.seconds
+        generator, batch, others = self._generator, list[_Begun](), list[Job]()
+        assert isinstance(generator, Generator)
+        for job in jobs:
+            with ending(job):
+                begun = self._begun(job, generator, len(jobs))
+                if not batch or begun.prepared.goes_with(batch[0].prepared):
+                    batch.append(begun)
+                else:
+                    others.append(job)
+        if batch:
+            self._sample_together(generator, batch, ending)
+        for begun in batch:
+            if begun.is_wanted:
+                with ending(begun.job):
+                    begun.clock.start()
+                    self._finished(begun.job, self._sampled(begun, generator), begun.clock)
+        return others
+
+    def most_together(self, job: Job) -> int:
+        """How many jobs like this one are sooner done in one batch than one by one."""
+        if isinstance(self._generator, TwoPassGenerator) or not is_plain(job):
+            return 1
+        with suppress(OpenLTXError):  # said when it is its turn
+            settings = self._generator.resolve(self._request(job)).settings(Sampling())
+            if not settings.cache_threshold:
+                return max(ONE_BATCH_TOKENS // settings.shape.padded().latent().num_tokens, 1)
+        return 1
 
     def shown(self, job: Job, error: OpenLTXError) -> str:
         """What is wrong, without places on the disk."""
         return str(error).replace(f"{self._files.job(job.id) / 'inputs'}{os.sep}", "")
 
-    def _sampled(self, job: Job, request: GenerationRequest, clock: Clock) -> _Sampled:
-        """One pass or two, up to the frames."""
-        generator = self._generator
-        if isinstance(generator, TwoPassGenerator):
-            return self._in_two_passes(job, generator, request, clock)
-        prepared = generator.prepare(request)
-        self._prepared(job, prepared.request, clock)
-        tell, state = self._teller(job), prepared.state
-        for step in generator.sample(prepared):
-            state = step.state
-            tell(step, prepared.grid)
-        return _Sampled(request=prepared.request, frames=generator.decode_stream(prepared, state))
+    def _clock(self, job: Job) -> Clock:
+        clock = Clock({"queued": round((job.started_at or job.created_at) - job.created_at, 4)})
+        self._report(job, "prepare")
+        return clock
 
-    def _in_two_passes(
-        self, job: Job, generator: TwoPassGenerator, request: GenerationRequest, clock: Clock
-    ) -> _Sampled:
-        plan = generator.plan(request)
+    def _begun(self, job: Job, generator: Generator, count: int = 1) -> _Begun:
+        clock = self._clock(job)
+        prepared = generator.prepare(self._request(job))
+        self._prepared(job, prepared.request, clock)
+        return _Begun(job, clock, prepared, self._teller(job, count), prepared.state)
+
+    def _stepped(self, begun: _Begun, step: Step) -> None:
+        begun.state = step.state
+        begun.tell(step, begun.prepared.grid)
+
+    def _sample_together(
+        self, generator: Generator, batch: Sequence[_Begun], ending: Callable[[Job], AbstractContextManager[None]]
+    ) -> None:
+        """All steps, or as long as anybody wants them; what fails for all is raised within the ending of each."""
+        for begun in batch:
+            begun.clock.start()
+        try:
+            for steps in sample_together(generator.model.transformer, [begun.prepared for begun in batch]):
+                for begun, step in zip(batch, steps, strict=True):
+                    if begun.is_wanted:
+                        begun.is_wanted = False
+                        with ending(begun.job):
+                            self._stepped(begun, step)
+                            begun.is_wanted = True
+                if not any(begun.is_wanted for begun in batch):
+                    return
+            for begun in batch:
+                begun.clock.end("sample", len(batch))
+        except Exception as error:
+            for begun in batch:
+                if begun.is_wanted:
+                    begun.is_wanted = False
+                    with ending(begun.job):
+                        raise error
+
+    def _sampled(self, begun: _Begun, generator: Generator) -> _Sampled:
+        frames = generator.decode_stream(begun.prepared, begun.state)
+        return _Sampled(request=begun.prepared.request, frames=frames)
+
+    def _in_two_passes(self, job: Job, generator: TwoPassGenerator, clock: Clock) -> _Sampled:
+        plan = generator.plan(self._request(job))
         self._prepared(job, plan.request, clock)
         tell, first = self._teller(job), plan.first
         steps_of_first = 0 if first is None else generator.first.num_steps(first)
@@ -134,6 +217,18 @@ class Maker:
             frames=generator.decode_stream(plan, prepared, state),
             details=generator.details(plan),
         )
+
+    def _finished(self, job: Job, sampled: _Sampled, clock: Clock) -> Mapping[str, float]:
+        """Decode and write."""
+        self._log(job, f"sampled in {clock.seconds['sample']:.2f} s")
+        self._report(job, "decode", progress=90)
+        frames = self._decoded(job, sampled)
+        clock.end("decode")
+        self._log(job, f"decoded in {clock.seconds['decode']:.2f} s")
+        self._report(job, "write", progress=98)
+        self._write(job, sampled, frames, clock)
+        happened("job.completed", job=job.id, stages=dict(clock.seconds))
+        return clock.seconds
 
     def _prepared(self, job: Job, request: GenerationRequest, clock: Clock) -> None:
         clock.end("prepare")
@@ -151,8 +246,8 @@ class Maker:
     def _place(self, job: Job, name: str) -> Path:
         return self._files.input(job.id, str(name))
 
-    def _teller(self, job: Job) -> Callable[[Step, LatentShape], None]:
-        """What is called after each step: a word to the store, and now and then a picture."""
+    def _teller(self, job: Job, count: int = 1) -> Callable[[Step, LatentShape], None]:
+        """What is called after each step of one of ``count``: a word to the store, and now and then a picture."""
         started, previewing, last = time.perf_counter(), 0.0, float("-inf")
 
         def tell(step: Step, grid: LatentShape) -> None:
@@ -160,7 +255,7 @@ class Maker:
             done = step.index + 1
             self._report(job, "sample", step=done, steps=step.total, progress=2 + 86 * done // step.total)
             now = time.perf_counter()
-            is_cheap = previewing <= PREVIEW_SHARE * (now - started)
+            is_cheap = previewing <= PREVIEW_SHARE / count * (now - started)
             if done < step.total and is_cheap and now - last >= PREVIEW_PAUSE:
                 self._show(job, step, grid)
                 last = time.perf_counter()
@@ -232,6 +327,24 @@ class Maker:
             raise StoppingError
         if not self._jobs.report(job, stage=stage, step=step, steps=steps, progress=progress):
             raise DroppedError
+
+
+def is_plain(job: Job) -> bool:
+    """Whether a job is made of its words and at most a first picture, and has never been begun before.
+
+    One that crashed the worker takes no others with it the next time.
+    """
+    given = {name for name in (*UPLOAD_FIELDS, "keyframes", "window") if job.request.get(name)}
+    return not job.crashes and not job.extends and given <= {"image"}
+
+
+def is_like(job: Job, other: Job) -> bool:
+    """Whether two plain jobs ask for the same but for words, seed and first picture."""
+    own = ("prompt", "negative", "seed")
+    one, two = (
+        {**asked.request, **dict.fromkeys(own), "image": bool(asked.request.get("image"))} for asked in (job, other)
+    )
+    return one == two and is_plain(other)
 
 
 def _moved(keyframe: str, place: Callable[[str], Path]) -> str:

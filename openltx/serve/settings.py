@@ -84,6 +84,8 @@ class ServerSettings:
     upscaling: UpscalerFlags | None = None
     threads: int | None = None
     """Threads that the worker computes with; None is torch's own choice."""
+    together: int = 4
+    """How many small videos are sampled in one batch, at most."""
     database: str | None = None
     """SQLAlchemy's address of a store that several servers share; None for SQLite in ``data``, with one server."""
     limits: Limits = field(default_factory=Limits)

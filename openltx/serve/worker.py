@@ -14,14 +14,16 @@ import signal
 import sys
 import threading
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
 
 from sqlalchemy.exc import OperationalError
 
 from openltx.errors import OpenLTXError
 from openltx.serve.files import Files
 from openltx.serve.log import happened, log_as_json
-from openltx.serve.making import DroppedError, Maker, StoppingError
+from openltx.serve.making import DroppedError, Maker, StoppingError, is_like
 from openltx.serve.settings import ServerSettings
 from openltx.serve.store.database import Database
 from openltx.serve.store.jobs import Job, Jobs
@@ -50,11 +52,11 @@ def main() -> int:
         return 2
     jobs = Jobs(database, settings.limits)
     while not stopping.is_set():
-        job = jobs.claim(worker_id)
-        if job is None:
+        batch = _next_batch(make, jobs, worker_id, settings.together)
+        if not batch:
             stopping.wait(IDLE_SECONDS)
             continue
-        _work(make, jobs, job)
+        _work(make, jobs, batch)
         _give_back_memory()
     workers.remove(worker_id)
     return 0
@@ -85,15 +87,36 @@ def _load(
     return Maker(generator, Jobs(database, settings.limits), Files(settings.data), stopping.is_set)
 
 
-def _work(make: Maker, jobs: Jobs, job: Job) -> None:
-    """Make one job; whatever goes wrong ends the job, not the worker."""
+def _next_batch(make: Maker, jobs: Jobs, worker_id: str, most: int) -> list[Job]:
+    """The next job, and those right behind it that are sooner done together with it."""
+    first = jobs.claim(worker_id)
+    if first is None:
+        return []
+    batch, most = [first], min(most, make.most_together(first))
+    while len(batch) < most and (another := jobs.claim(worker_id, partial(is_like, first))) is not None:
+        batch.append(another)
+    return batch
+
+
+def _work(make: Maker, jobs: Jobs, batch: list[Job]) -> None:
+    """Make one job or several together; whatever goes wrong ends the job, not the worker."""
+    for job in batch:
+        happened("job.started", job=job.id, attempt=job.attempt, together=len(batch))
+    if len(batch) > 1:
+        batch = make.together(batch, partial(_ending, make, jobs))
+    for job in batch:
+        with _ending(make, jobs, job):
+            make(job)
+
+
+@contextmanager
+def _ending(make: Maker, jobs: Jobs, job: Job) -> Iterator[None]:
+    """Around work on a job: what is raised ends the job or gives it back, and is dealt with."""
     import torch
 
-    happened("job.started", job=job.id, attempt=job.attempt)
     started = time.perf_counter()
     try:
-        stages = make(job)
-        happened("job.completed", job=job.id, stages=dict(stages))
+        yield
     except DroppedError:
         happened("job.dropped", job=job.id, seconds=round(time.perf_counter() - started, 3))
     except StoppingError:

@@ -22,7 +22,7 @@ from openltx.models.presets import vae_preset
 from openltx.models.transformer import Skip
 from openltx.models.vae.autoencoder import VideoAutoencoder
 from openltx.pipelines import generate as module
-from openltx.pipelines import residency
+from openltx.pipelines import residency, velocity
 
 PROMPT = "a red ball"
 
@@ -220,7 +220,7 @@ def test_prompt_and_negative_prompt_in_one_batch_are_two_passes(
     request = GenerationRequest(PROMPT, negative="a blue cube", image=picture, seed=1, cfg=cfg)
     states = []
     for limit, calls in ((0, 2), (10_000, 1)):
-        monkeypatch.setattr(module, "ONE_BATCH_TOKENS", limit)
+        monkeypatch.setattr(velocity, "ONE_BATCH_TOKENS", limit)
         generator = Generator(tiny_model)
         prepared = generator.prepare(request)
         assert (prepared.prompts.both is not None) == (calls == 1 and cfg > 1)
@@ -250,7 +250,7 @@ CURVES = {
 def test_each_step_is_guided_by_the_formula_of_its_time(
     tiny_model: LTXModel, picture: Path, monkeypatch: pytest.MonkeyPatch, curve: str, limit: int
 ) -> None:
-    monkeypatch.setattr(module, "ONE_BATCH_TOKENS", limit)
+    monkeypatch.setattr(velocity, "ONE_BATCH_TOKENS", limit)
     settings = CURVES[curve]
     request = GenerationRequest(
         PROMPT, negative="a blue cube", image=picture, image_strength=0.8, seed=1, times=(1.0, 0.7, 0.35), **settings

@@ -14,6 +14,7 @@ from openltx.checkpoints.prompts import save_prompts
 from openltx.models.t5 import T5Encoder
 from openltx.models.text import PromptStates, TextContext, join
 from openltx.pipelines import generate as module
+from openltx.pipelines import velocity
 from openltx.pipelines.texts import token_states
 
 PROMPT = "a red ball bounces"
@@ -94,7 +95,7 @@ def test_prompt_and_negative_are_the_same_in_one_batch_and_one_by_one(
     model: LTXModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     together = latents(model, REQUEST)
-    monkeypatch.setattr(module, "ONE_BATCH_TOKENS", 0)
+    monkeypatch.setattr(velocity, "ONE_BATCH_TOKENS", 0)
     torch.testing.assert_close(latents(model, REQUEST), together, rtol=0, atol=1e-4)
 
 

@@ -1,12 +1,14 @@
 """One job made in this process: what comes out, how far it is at each moment, and that it can be stopped."""
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from openltx import GenerationRequest, Generator, LTXModel, RequestError
@@ -14,7 +16,7 @@ from openltx.media.io import read_metadata, read_video
 from openltx.recipes.opening import ModelFlags
 from openltx.recipes.upscaling import UpscalerFlags
 from openltx.serve.files import PREVIEW, Files
-from openltx.serve.making import DroppedError, Maker, StoppingError
+from openltx.serve.making import DroppedError, Maker, StoppingError, is_like, is_plain
 from openltx.serve.settings import Limits, ServerSettings
 from openltx.serve.store.jobs import Job, Jobs
 
@@ -165,6 +167,108 @@ def test_what_only_the_model_can_refuse_is_a_request_error(
 ) -> None:
     with pytest.raises(RequestError, match="skip_blocks"):
         maker(tiny_model, jobs, files)(claim(stg=1.0, skip_blocks=[99]))
+
+
+class Endings:
+    """Takes what is raised, as the worker does."""
+
+    def __init__(self) -> None:
+        self.raised: dict[str, Exception] = {}
+
+    @contextmanager
+    def __call__(self, job: Job) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            self.raised[job.id] = error
+
+
+def test_jobs_made_together_are_the_videos_that_they_are_alone(
+    tiny_model: LTXModel, jobs: Jobs, files: Files, claim: Callable[..., Job], tmp_path: Path
+) -> None:
+    batch = [claim(prompt=prompt, seed=seed) for seed, prompt in enumerate(("a ball", "a large red ball", "a cube"))]
+    endings = Endings()
+    assert maker(tiny_model, jobs, files).together(batch, endings) == []
+    assert endings.raised == {}
+    for job in batch:
+        done = jobs.get("ann", job.id)
+        assert done is not None
+        assert (done.status, done.progress) == ("completed", 100)
+        assert {event.data["stage"] for event in jobs.events(job.id) if event.kind == "progress"} >= {"sample", "write"}
+        Generator(tiny_model)(GenerationRequest(**job.request)).save(tmp_path / "alone.mp4")
+        alone, together = (read_video(path)[0] for path in (tmp_path / "alone.mp4", files.content(job.id, "video")))
+        assert np.abs(together.astype(int) - alone).mean() < 0.1
+
+
+def test_one_that_is_dropped_refused_or_unlike_leaves_the_others_alone(
+    tiny_model: LTXModel, jobs: Jobs, files: Files, claim: Callable[..., Job], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept, dropped, refused, unlike = claim(), claim(seed=4), claim(stg=1.0, skip_blocks=[99]), claim(frames=17)
+    report = jobs.report
+
+    def cancel_at_the_second(job: Job, **news: Any) -> bool:
+        if news["step"] == 2 and job.id == dropped.id:
+            jobs.cancel("ann", job.id)
+        return report(job, **news)
+
+    monkeypatch.setattr(jobs, "report", cancel_at_the_second)
+    endings = Endings()
+    left = maker(tiny_model, jobs, files).together([kept, dropped, refused, unlike], endings)
+    assert [job.id for job in left] == [unlike.id]
+    assert {job: type(error) for job, error in endings.raised.items()} == {
+        dropped.id: DroppedError,
+        refused.id: RequestError,
+    }
+    done = jobs.get("ann", kept.id)
+    assert done is not None
+    assert done.status == "completed"
+    assert not files.content(dropped.id, "video").exists()
+
+
+def test_what_fails_for_all_is_told_to_each(
+    tiny_model: LTXModel, jobs: Jobs, files: Files, claim: Callable[..., Job], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch, endings = [claim(), claim(seed=4)], Endings()
+
+    def fails(*_: Any, **__: Any) -> None:
+        raise torch.OutOfMemoryError("as much as that")
+
+    monkeypatch.setattr(tiny_model.transformer, "step", fails)
+    assert maker(tiny_model, jobs, files).together(batch, endings) == []
+    assert [type(endings.raised[job.id]) for job in batch] == [torch.OutOfMemoryError] * 2
+
+
+def test_only_small_plain_jobs_are_made_together(
+    tiny_model: LTXModel, jobs: Jobs, files: Files, claim: Callable[..., Job]
+) -> None:
+    make = maker(tiny_model, jobs, files)
+
+    def ended(**request: Any) -> Job:
+        job = claim(**request)
+        jobs.fail(job, "done", "with it")
+        return job
+
+    small = ended(frames=9)
+    assert make.most_together(small) > 4
+    assert make.most_together(ended(frames=257, size="512x512")) == 1
+    assert make.most_together(ended(frames=9, cache_threshold=0.1)) == 1
+    assert make.most_together(ended(frames=10**9)) == 1  # refused when it is its turn
+    assert is_like(small, ended(frames=9, prompt="a cube", seed=9, negative="fog"))
+    assert not is_like(small, ended(frames=17))
+    assert not is_like(small, ended(frames=9, image=f"file-{'0' * 32}"))
+    claim()
+    jobs.release("w", "crashed", crashed=True)
+    again = jobs.claim("w")
+    assert again is not None
+    assert not is_plain(again)
+
+
+def test_the_next_in_turn_is_taken_only_if_it_is_wanted(jobs: Jobs, enter: Enter) -> None:
+    first = enter(jobs, request={"prompt": "a"})
+    assert jobs.claim("w", lambda job: job.request["prompt"] == "b") is None
+    taken = jobs.claim("w", lambda job: job.request["prompt"] == "a")
+    assert taken is not None
+    assert taken.id == first.id
 
 
 def test_settings_reach_the_worker_whole(settings: ServerSettings) -> None:

@@ -9,7 +9,7 @@ claimed again after it was taken for dead) finds out at its next step, and can n
 """
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Literal, get_args
 from uuid import uuid4
@@ -249,8 +249,11 @@ class Jobs:
         with self._database.read() as connection:
             return connection.scalar(select(func.count()).where(waiting)) or 0
 
-    def claim(self, worker: str) -> Job | None:
-        """Take the next job: the highest priority of a key, then the owner who was served longest ago, then in turn."""
+    def claim(self, worker: str, wanted: Callable[[Job], bool] | None = None) -> Job | None:
+        """Take the next job: the highest priority of a key, then the owner who was served longest ago, then in turn.
+
+        None if nothing waits, or if the next one is not ``wanted``.
+        """
         with self._database.read() as connection:  # an idle worker does not keep others from writing
             if connection.scalar(select(jobs.c.number).where(jobs.c.status == "queued").limit(1)) is None:
                 return None
@@ -258,10 +261,11 @@ class Jobs:
         served = select(func.max(earlier.c.started_at)).where(earlier.c.owner == jobs.c.owner).scalar_subquery()
         order = (jobs.c.key_priority.desc(), func.coalesce(served, 0), jobs.c.priority.desc(), jobs.c.number)
         with self._database.write() as connection:
-            chosen = select(jobs.c.id).where(jobs.c.status == "queued").order_by(*order).limit(1)
-            job_id = connection.scalar(chosen.with_for_update(of=jobs, skip_locked=True))
-            if job_id is None:
+            chosen = select(*_COLUMNS).where(jobs.c.status == "queued").order_by(*order).limit(1)
+            row = connection.execute(chosen.with_for_update(of=jobs, skip_locked=True)).first()
+            if row is None or (wanted is not None and not wanted(_job(row))):
                 return None
+            job_id = row.id
             connection.execute(
                 update(jobs)
                 .where(jobs.c.id == job_id)
