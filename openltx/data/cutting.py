@@ -100,8 +100,16 @@ class Plan:
     """Frames at the ends of other shots, too few for one more clip."""
 
 
-def plan_pieces(shots: Sequence[Shot], fps: float, settings: Cutting, times: Sequence[float] | None = None) -> Plan:
+def plan_pieces(
+    shots: Sequence[Shot],
+    fps: float,
+    settings: Cutting,
+    times: Sequence[float] | None = None,
+    per_shot: int | None = None,
+) -> Plan:
     """Cut each shot, from its first frame on, into pieces of ``settings.frames`` frames and a shorter last one.
+
+    No more than the first ``per_shot`` of them are kept.
 
     Numbers of shots are those of the whole source, whatever is skipped. ``times`` are the seconds at which frames
     appear, for a source without a constant rate: its pieces show what is on show at every tick of ``fps``.
@@ -124,6 +132,8 @@ def plan_pieces(shots: Sequence[Shot], fps: float, settings: Cutting, times: Seq
         parts = [tuple(kept[i : i + settings.frames]) for i in range(0, len(kept), settings.frames)]
         if len(parts[-1]) < settings.min_frames:
             rest += len(parts.pop())
+        rest += sum(map(len, parts[per_shot:])) if per_shot is not None else 0
+        parts = parts[:per_shot]
         pieces += [Piece(shot=number, indices=part) for part in parts]
     return Plan(pieces=pieces, shots=inside, short_shots=short, rest_frames=rest)
 

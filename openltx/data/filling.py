@@ -58,7 +58,7 @@ def write_clip(path: Path, frames: UInt8[np.ndarray, "F H W 3"], fps: float, *, 
     with av.open(str(partial), "w") as container:
         options = {
             "crf": str(crf),
-            "preset": "fast",
+            "preset": "superfast",
             "g": str(KEYFRAME_EVERY),
             "x264-params": "threads=1:mbtree=0:log-level=none",  # mbtree: see media.writers
         }

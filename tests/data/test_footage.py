@@ -245,6 +245,13 @@ def test_skipped_seconds_shorten_or_drop_shots_but_renumber_none() -> None:
     assert plan(24, skip_end=2.0).pieces == []
 
 
+def test_no_more_pieces_of_a_shot_than_asked() -> None:
+    shots = [Shot(first=0, frames=33), Shot(first=33, frames=12)]
+    cut = plan_pieces(shots, 24.0, SETTINGS, per_shot=2)
+    assert [(p.shot, p.indices[0], p.indices[-1]) for p in cut.pieces] == [(0, 0, 9), (0, 10, 19), (1, 33, 42)]
+    assert cut.rest_frames == 13 + 2
+
+
 def test_a_lower_rate_leaves_frames_out_and_a_higher_one_adds_none() -> None:
     _, piece = plan(7, 20, rate=30.0, fps=12.0, min_frames=3).pieces
     assert piece.indices == (7, 9, 12, 14, 17, 19, 22, 24)

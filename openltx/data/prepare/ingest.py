@@ -51,7 +51,7 @@ def _ingest(path: Path, settings: CutSettings) -> dict[str, Any]:
     times = _seconds(found, unit)
     if times is not None:
         fps = round(1 / float(np.median(np.diff(times))), 3)
-    plan = plan_pieces(found.shots, fps, settings, times)
+    plan = plan_pieces(found.shots, fps, settings, times, settings.per_shot)
     return {
         "sha256": file_sha256(path),
         "frames": len(found.pts),

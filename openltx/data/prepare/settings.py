@@ -24,6 +24,8 @@ class CutSettings:
     min_frames: int = 25
     fps: float | None = None
     """Frames are left out to come down to this rate; None keeps each video's own."""
+    per_shot: int | None = None
+    """No more than the first so many pieces of a shot are kept; None keeps all."""
     skip_start: float = 0.0
     """Seconds of every video that are left out at its beginning."""
     skip_end: float = 0.0
@@ -135,6 +137,10 @@ class PrepareSettings:
     export: ExportSettings = field(default_factory=ExportSettings)
 
     def __post_init__(self) -> None:
+        if self.cut.per_shot is not None and self.cut.per_shot < 1:
+            raise DataError(
+                f"A shot gives at least one clip; asked for {self.cut.per_shot}. Leave per_shot out for all."
+            )
         if not 1 <= self.cut.min_frames <= self.cut.frames:
             raise DataError(
                 f"Clips of {self.cut.min_frames} to {self.cut.frames} frames cannot be: the lower number must be at "

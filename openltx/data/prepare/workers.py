@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import reduce
 from typing import Any, Protocol, runtime_checkable
 
@@ -42,9 +42,13 @@ class Runner(Protocol):
 
 @dataclass(frozen=True)
 class Processes:
-    """So many processes on this machine; with one, this process itself does everything."""
+    """So many processes on this machine; with one, this process itself does everything.
+
+    They are started once and do all passes: importing what they need takes seconds.
+    """
 
     workers: int = 1
+    _pools: list[ProcessPoolExecutor] = field(default_factory=list, init=False, repr=False, compare=False)
 
     def run(self, steps: Sequence[Step], items: Sequence[Any]) -> Iterator[tuple[int, Any]]:
         chain = Chain(tuple(steps))
@@ -62,18 +66,23 @@ class Processes:
     ) -> Generator[tuple[int, Any], None, list[tuple[int, Any]]]:
         """Results until nothing waits or a process dies; returns what was being worked on then."""
         running: dict[Future[Any], tuple[int, Any]] = {}
-        with _pool(min(self.workers, len(waiting))) as pool:
+        pool = self._pools.pop() if self._pools else _pool(self.workers)
+        try:
             while waiting or running:
-                try:
-                    while waiting and len(running) < 2 * self.workers:  # more would only wait in memory
-                        running[pool.submit(chain, waiting[0][1])] = waiting[0]
-                        waiting.popleft()
-                    done, _ = wait(running, return_when=FIRST_COMPLETED)
-                    for future in done:
-                        result = future.result()
-                        yield running.pop(future)[0], result
-                except BrokenProcessPool:
-                    return sorted(running.values(), key=lambda pair: pair[0])
+                while waiting and len(running) < 2 * self.workers:  # more would only wait in memory
+                    running[pool.submit(chain, waiting[0][1])] = waiting[0]
+                    waiting.popleft()
+                done, _ = wait(running, return_when=FIRST_COMPLETED)
+                for future in done:
+                    result = future.result()
+                    yield running.pop(future)[0], result
+        except BrokenProcessPool:
+            pool.shutdown()
+            return sorted(running.values(), key=lambda pair: pair[0])
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+        self._pools.append(pool)
         return []
 
 
