@@ -31,7 +31,7 @@ def prepared(model: LTXModel, **wishes: Any) -> list[Prepared]:
     [
         {},
         {"cfg": 3.0, "rescale": 0.5},
-        {"cfg": 3.0, "stg": 1.0, "skip_blocks": [0], "cfg_star": True},
+        {"cfg": 3.0, "stg": 1.0, "skip_blocks": (0,), "cfg_star": True},
         {"noise_layout": "official", "stochastic": True},
         {"image": "picture", "image_strength": 0.7, "cfg": 2.0},
         {"image": "picture", "image_noise": 0.2},
@@ -55,9 +55,9 @@ def test_each_step_is_what_it_is_alone(tiny_model: LTXModel, picture: Path, wish
 
 def test_what_differs_in_more_than_words_does_not_go_together(tiny_model: LTXModel, picture: Path) -> None:
     first = prepared(tiny_model)[0]
-    for other in ({"steps": 4}, {"frames": 17}, {"size": "96x32"}, {"cfg": 3.0}, {"fps": 12}, {"cache_threshold": 0.1}):
+    for other in ({"steps": 4}, {"frames": 17}, {"size": "96x32"}, {"cfg": 3.0}, {"fps": 12.0}, {"cache_threshold": 0.1}):
         assert not prepared(tiny_model, **other)[0].goes_with(first)
     cached = prepared(tiny_model, cache_threshold=0.1)
     assert not cached[0].goes_with(cached[1])
-    between = prepared(tiny_model, keyframes=[f"{picture}@3"])
+    between = prepared(tiny_model, keyframes=(f"{picture}@3",))
     assert not between[0].goes_with(first)
