@@ -17,6 +17,8 @@ from itertools import cycle
 from multiprocessing.connection import Connection
 from typing import Any
 
+import uvloop
+
 from benchmarks.serve_harness import Server, cpu_seconds, measured
 
 CONNECTIONS = 16
@@ -57,7 +59,7 @@ async def _load(port: int, paths: list[str], rate: int, sender: Connection) -> N
 
 
 def _client(port: int, paths: list[str], rate: int, sender: Connection) -> None:
-    asyncio.run(_load(port, paths, rate, sender))
+    uvloop.run(_load(port, paths, rate, sender))
 
 
 def measure(server: Server, *, rate: int, seconds: int, rounds: int) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """A server's life: folder, database, supervisor and web server, started in this order and stopped in the other."""
 
+import gc
 import signal
 import socket
 import threading
@@ -59,6 +60,8 @@ def _run(context: Context, listener: socket.socket) -> None:
     # uvicorn takes the signals over, and raises them again when it is done: they must not end this process before it is
     before = {number: signal.signal(number, lambda *_: None) for number in (signal.SIGINT, signal.SIGTERM)}
     supervisor.start()
+    gc.collect()
+    gc.freeze()  # a quarter of a million objects that stay: a collection among them holds all requests up
     host, port = listener.getsockname()[:2]
     happened("server.started", url=f"http://{f'[{host}]' if ':' in host else host}:{port}", data=context.settings.data)
     try:

@@ -55,7 +55,14 @@ def test_each_step_is_what_it_is_alone(tiny_model: LTXModel, picture: Path, wish
 
 def test_what_differs_in_more_than_words_does_not_go_together(tiny_model: LTXModel, picture: Path) -> None:
     first = prepared(tiny_model)[0]
-    for other in ({"steps": 4}, {"frames": 17}, {"size": "96x32"}, {"cfg": 3.0}, {"fps": 12.0}, {"cache_threshold": 0.1}):
+    for other in (
+        {"steps": 4},
+        {"frames": 17},
+        {"size": "96x32"},
+        {"cfg": 3.0},
+        {"fps": 12.0},
+        {"cache_threshold": 0.1},
+    ):
         assert not prepared(tiny_model, **other)[0].goes_with(first)
     cached = prepared(tiny_model, cache_threshold=0.1)
     assert not cached[0].goes_with(cached[1])
