@@ -330,7 +330,7 @@ class Maker:
 
 
 def is_plain(job: Job) -> bool:
-    """Whether a job is made of its words and at most a first picture, and has never been begun before.
+    """Whether a job is made of its words and at most a first picture, and no worker has died of it.
 
     One that crashed the worker takes no others with it the next time.
     """

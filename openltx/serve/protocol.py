@@ -49,7 +49,7 @@ def http_protocol(header_seconds: float, header_bytes: int) -> type[HttpToolsPro
         def data_received(self, data: bytes) -> None:
             self._head += len(data)
             super().data_received(data)
-            if self._head > header_bytes:
+            if self._head > header_bytes and not self.transport.is_closing():
                 words = f"The head of this request is larger than {header_bytes:,} bytes."
                 self._refuse(ApiError(431, words, code="header_too_large"))
 

@@ -82,14 +82,15 @@ class Keys:
         hashed, now = _hash(secret), time.monotonic()
         if now > self._known_until:
             self._known, self._known_until = {}, now + _KNOWN_SECONDS
-        if hashed not in self._known:
+        known = self._known  # another thread may begin a new second
+        if hashed not in known:
             with self._database.read() as connection:
                 row = connection.execute(_FIND, {"hash": hashed}).one()
             if row.id is None and row.anyone:
                 return None
             found = {name: value for name, value in row._mapping.items() if name != "anyone"}
-            self._known[hashed] = NOBODY if row.id is None else Key(**found)
-        return self._known[hashed]
+            known[hashed] = NOBODY if row.id is None else Key(**found)
+        return known[hashed]
 
 
 def _hash(secret: str) -> str:
